@@ -1,0 +1,51 @@
+# Two commands: `make demo` and `make test`. Both set up a virtual environment in .venv first.
+# Needed beforehand: Python 3.10 or newer with venv, a C compiler, make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# pytest's workers: two hold the memory of two compilers and two torch processes.
+WORKERS ?= 2
+
+.PHONY: demo test lint format schemas clean
+
+demo: $(VENV)/.user
+	@$(BIN)/edgec build tinypy
+	@$(BIN)/edgec run tinypy "def read_json(path):" --max-tokens 96
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+schemas: $(VENV)/.user
+	@$(BIN)/edgec schema --write docs/schemas
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find artifacts -mindepth 1 ! -name README.md -delete
+
+$(VENV)/bin/python:
+	@echo "setting up $(VENV)" >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edgec needs Python 3.10 or newer, and $(PYTHON) is " + sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV)
+
+# A stamp is written only after everything before it succeeded.
+$(VENV)/.user: $(VENV)/bin/python pyproject.toml ci/constraints.txt
+	@echo "installing edgec and the reference it is verified against (about a minute)" >&2
+	@$(PIP) install --constraint ci/constraints.txt --editable '.[reference]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	@echo "installing what the tests need" >&2
+	@$(PIP) install --constraint ci/constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,155 @@
+"""Open an artifact and check that it is whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgec.artifacts.layout import (
+    CHAT_CONFIG,
+    GOLDEN,
+    LIBRARY_FOLDER,
+    MANIFEST,
+    MANIFEST_SCHEMA,
+    MODEL_FOLDER,
+    REPORT,
+)
+from edgec.errors import ToolchainError, UsageError, VerificationError
+from edgec.files import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_REBUILD = "build it again with edgec build"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact's folder and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def library(self) -> Path:
+        """The model library."""
+        return self.folder / LIBRARY_FOLDER / str(self.manifest["library"])
+
+    @property
+    def model(self) -> Path:
+        """The weight folder, as the MLC engines take it."""
+        return self.folder / MODEL_FOLDER
+
+    @property
+    def golden(self) -> Path:
+        """Golden inputs and outputs; may be absent."""
+        return self.folder / GOLDEN
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Quality and verification figures."""
+        return _read(self.folder / REPORT)
+
+    @property
+    def chat_config(self) -> dict[str, Any]:
+        """What the engines read first."""
+        return _read(self.model / CHAT_CONFIG)
+
+    def check_files(self, digest: Callable[[Path], str] = sha256_file) -> None:
+        """Compare every file with the manifest.
+
+        Args:
+            digest: gives a file's sha256; one with a cache makes this fast.
+
+        Raises:
+            VerificationError: a file is missing, has other bytes, or isn't in the manifest.
+        """
+        listed: dict[str, dict[str, Any]] = self.manifest["files"]
+        present = {
+            path.relative_to(self.folder).as_posix()
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        } - {MANIFEST}
+        for name in sorted(listed.keys() | present):
+            path = self.folder / name
+            if name not in present:
+                raise VerificationError("the file is missing", where=str(path), remedy=_REBUILD)
+            if name not in listed:
+                raise VerificationError(
+                    "the file is not in the manifest",
+                    where=str(path),
+                    remedy=f"remove it, or {_REBUILD}",
+                )
+            expected = listed[name]
+            size = path.stat().st_size
+            if size != expected["bytes"]:
+                raise VerificationError(
+                    f"the file has {size} bytes and the manifest says {expected['bytes']}",
+                    where=str(path),
+                    remedy=_REBUILD,
+                )
+            if digest(path) != expected["sha256"]:
+                raise VerificationError(
+                    "the file's bytes differ from the manifest's sha256",
+                    where=str(path),
+                    remedy=_REBUILD,
+                )
+
+    def check_runs_here(self, features: frozenset[str], machine: str) -> None:
+        """Refuse a library this processor can't execute, before it dies of an illegal instruction.
+
+        Raises:
+            ToolchainError: features are missing, or the library is for another architecture.
+        """
+        runtime = self.manifest["runtime"]
+        if runtime["architecture"] != machine:
+            raise ToolchainError(
+                f"the library is for {runtime['architecture']} processors and this is {machine}",
+                where=str(self.library),
+                remedy="run it on such a machine, or build for --target host",
+            )
+        missing = sorted(set(runtime["cpu_features"]) - features)
+        if missing:
+            raise ToolchainError(
+                f"the library needs CPU features that this processor lacks: {', '.join(missing)}",
+                where=str(self.library),
+                remedy="run it on such a machine, or build for --target host",
+            )
+
+
+def open_artifact(folder: Path) -> Artifact:
+    """Read an artifact's manifest.
+
+    Raises:
+        UsageError: the folder isn't an artifact, or one of a newer edgec.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(
+            "the folder holds no artifact (there is no manifest.json in it)",
+            where=str(folder),
+            remedy="name a folder that edgec build wrote, such as artifacts/tinypy/x86-64-v4",
+        )
+    manifest = _read(path)
+    schema = manifest.get("schema")
+    if schema != MANIFEST_SCHEMA:
+        raise UsageError(
+            f"the manifest has schema {schema!r} and this edgec reads {MANIFEST_SCHEMA!r}",
+            where=str(path),
+            remedy="use the edgec that built it, or build it again",
+        )
+    return Artifact(folder, manifest)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VerificationError(
+            f"can't be read: {error}", where=str(path), remedy=_REBUILD
+        ) from error
+    if not isinstance(data, dict):
+        raise VerificationError("is not a JSON object", where=str(path), remedy=_REBUILD)
+    return data

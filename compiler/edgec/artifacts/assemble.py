@@ -1,0 +1,134 @@
+"""Put an artifact together from the outputs of the stages, and write its manifest.
+
+The folder is filled beside its place and then takes it, so that a reader finds the old artifact
+or the new one. Nothing in it depends on when or where it was built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgec.artifacts.layout import (
+    CHAT_CONFIG,
+    GOLDEN,
+    LIBRARY_FOLDER,
+    MANIFEST,
+    MODEL_FOLDER,
+    REPORT,
+)
+from edgec.errors import BuildError
+from edgec.files import pretty_json, replace_directory, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What goes into an artifact.
+
+    Attributes:
+        library: the model library.
+        weights: folder with ``tensor-cache.json`` and its shards.
+        tokenizer: files that lie beside the weights.
+        chat_config: content of ``mlc-chat-config.json``.
+        report: content of ``report.json``.
+        golden: golden inputs and outputs, if the library was run.
+    """
+
+    library: Path
+    weights: Path
+    tokenizer: tuple[Path, ...]
+    chat_config: dict[str, Any]
+    report: dict[str, Any]
+    golden: Path | None
+
+
+def assemble(
+    place: Path,
+    parts: Parts,
+    make_manifest: Callable[[Mapping[str, dict[str, Any]]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Write the artifact to ``place``.
+
+    Args:
+        place: the artifact's folder; an artifact that is there is replaced.
+        parts: what to put in.
+        make_manifest: called with size and sha256 of every file by its path in the artifact.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        BuildError: the folder can't be written, or the disk is full.
+    """
+    if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).is_file():
+        raise BuildError(
+            "the folder holds files that aren't an artifact of edgec",
+            where=str(place),
+            remedy="name another folder with --out, or empty this one",
+        )
+    temporary: Path | None = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        sweep(place)
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(place), dir=place.parent))
+        temporary.chmod(0o755)
+        _fill(temporary, parts)
+        manifest = make_manifest(_digests(temporary))
+        (temporary / MANIFEST).write_text(pretty_json(manifest))
+        replace_directory(temporary, place)
+    except OSError as error:
+        raise BuildError(
+            f"the artifact can't be written: {error.strerror or error}",
+            where=str(error.filename or place),
+            remedy="check permissions and free space, or name another folder with --out",
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(temporary)
+    return manifest
+
+
+def sweep(place: Path) -> None:
+    """Remove what a killed build left beside an artifact; the caller holds the artifact's lock."""
+    for left in place.parent.glob(f"{_prefix(place)}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _prefix(place: Path) -> str:
+    return f".{place.name}.tmp-"
+
+
+def _fill(folder: Path, parts: Parts) -> None:
+    library = folder / LIBRARY_FOLDER
+    model = folder / MODEL_FOLDER
+    library.mkdir()
+    model.mkdir()
+    shutil.copyfile(parts.library, library / parts.library.name)
+    (library / parts.library.name).chmod(0o755)
+    for file in sorted(parts.weights.iterdir()):
+        shutil.copyfile(file, model / file.name)
+    for file in parts.tokenizer:
+        shutil.copyfile(file, model / file.name)
+    (model / CHAT_CONFIG).write_text(pretty_json(parts.chat_config))
+    (folder / REPORT).write_text(pretty_json(parts.report))
+    if parts.golden is not None:
+        shutil.copyfile(parts.golden, folder / GOLDEN)
+
+
+def _digests(folder: Path) -> dict[str, dict[str, Any]]:
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_file(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

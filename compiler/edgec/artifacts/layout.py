@@ -1,0 +1,14 @@
+"""Where things are in an artifact. ``artifacts/README.md`` tells the same to people."""
+
+from __future__ import annotations
+
+MANIFEST = "manifest.json"
+REPORT = "report.json"
+GOLDEN = "golden.safetensors"
+LIBRARY_FOLDER = "lib"
+MODEL_FOLDER = "model"
+CHAT_CONFIG = "mlc-chat-config.json"
+MANIFEST_SCHEMA = "edgec.manifest/v1"
+REPORT_SCHEMA = "edgec.report/v1"
+LIBRARY_FACTS = "library.json"
+"""What the compile stage says of its library; its content goes into the manifest."""

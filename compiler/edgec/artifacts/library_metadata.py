@@ -1,0 +1,61 @@
+"""The JSON that a library's ``_metadata`` function returns, as the MLC engines read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgec.layouts.specs import TensorSpec
+    from edgec.models.kv_cache import KVCacheSpec
+
+
+def library_metadata(
+    *,
+    model_type: str,
+    quantization: str,
+    context_length: int,
+    prefill_chunk: int,
+    max_batch_size: int,
+    cache: KVCacheSpec,
+    tensors: Sequence[TensorSpec],
+    workspace: Mapping[str, int],
+) -> dict[str, Any]:
+    """Every field that a consumer requires, and those whose absence it would read as garbage.
+
+    ``sliding_window_size`` is written although it is off: the C++ engine leaves it uninitialised
+    when it is missing.
+    """
+    return {
+        "model_type": model_type,
+        "model_task": "chat",
+        "quantization": quantization,
+        "context_window_size": context_length,
+        "sliding_window_size": -1,
+        "attention_sink_size": -1,
+        "prefill_chunk_size": prefill_chunk,
+        "max_batch_size": max_batch_size,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+        "seqlen_padding_factor": 1,
+        "disaggregation": False,
+        "kv_state_kind": "kv_cache",
+        "kv_cache": {
+            "num_hidden_layers": cache.layers,
+            "head_dim": cache.head_dim,
+            "num_attention_heads": cache.heads,
+            "num_key_value_heads": cache.kv_heads,
+        },
+        "params": [
+            {
+                "name": tensor.name,
+                "shape": list(tensor.shape),
+                "dtype": tensor.dtype,
+                "preprocs": [],
+                "pipeline_stages": [0],
+            }
+            for tensor in tensors
+        ],
+        "memory_usage": dict(sorted(workspace.items())),
+    }

@@ -1,0 +1,51 @@
+"""What a model takes in the device's memory: weights, KV cache, workspace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes at the recipe's context length, for one live sequence that fills it.
+
+    Attributes:
+        weights: all weight tensors.
+        kv_cache: keys and values of ``context_length`` positions.
+        context_length: tokens.
+        workspace: static storage by function; None before the library is compiled.
+    """
+
+    weights: int
+    kv_cache: int
+    context_length: int
+    workspace: Mapping[str, int] | None = None
+
+    @property
+    def largest_workspace(self) -> int:
+        """Storage of the function that needs most; functions don't run at the same time."""
+        return max(self.workspace.values(), default=0) if self.workspace else 0
+
+    @property
+    def total(self) -> int:
+        """Weights, KV cache and the largest workspace."""
+        return self.weights + self.kv_cache + self.largest_workspace
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the manifest."""
+        return {
+            "context_length": self.context_length,
+            "weights_bytes": self.weights,
+            "kv_cache_bytes": self.kv_cache,
+            "workspace_bytes": None if self.workspace is None else self.largest_workspace,
+            "workspace_bytes_by_function": None
+            if self.workspace is None
+            else dict(sorted(self.workspace.items())),
+            "total_bytes": self.total,
+        }

@@ -1,0 +1,123 @@
+"""From the source that a recipe names to a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgec.checkpoints import hub
+from edgec.checkpoints.folder import CONFIG_NAME, FolderCheckpoint, read_config
+from edgec.checkpoints.json_file import read_json_object
+from edgec.checkpoints.synthetic import SyntheticCheckpoint
+from edgec.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from edgec.checkpoints.checkpoint import Checkpoint
+    from edgec.models.parameters import Source
+
+_SYNTHETIC = "synthetic:"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model of which the config is known and the weights are not yet touched.
+
+    Attributes:
+        kind: where the weights come from.
+        where: how error messages call it.
+        config: the content of ``config.json``.
+        config_file: that file.
+        folder: the folder of that file; of a hub model, the tokenizer is there only after the
+            weights have been fetched.
+        hub: what was fetched, for a hub model; its ``commit`` is what the revision stands for.
+    """
+
+    kind: Literal["folder", "hub", "synthetic"]
+    where: str
+    config: dict[str, Any]
+    config_file: Path
+    folder: Path
+    hub: hub.HubModel | None = None
+
+
+def open_source(source: str, base: Path) -> ModelSource:
+    """Read a model's config, and no weights.
+
+    Args:
+        source: ``hf:ORG/NAME@REV``, ``synthetic:CONFIG.json`` or a model folder.
+        base: the folder that relative paths start from.
+
+    Raises:
+        UsageError: the source is empty or malformed.
+        CheckpointError: there is no such model, or its config is damaged.
+    """
+    if source.startswith(hub.PREFIX):
+        model = hub.fetch_config(hub.parse_source(source))
+        file = model.folder / CONFIG_NAME
+        return ModelSource("hub", str(model.source), model.config, file, model.folder, model)
+    if source.startswith(_SYNTHETIC):
+        file = _path(source.removeprefix(_SYNTHETIC), base, source)
+        config = read_json_object(file, missing="name a config.json after synthetic:")
+        return ModelSource("synthetic", f"{_SYNTHETIC}{file}", config, file, file.parent)
+    folder = _folder(source, base)
+    return ModelSource("folder", str(folder), read_config(folder), folder / CONFIG_NAME, folder)
+
+
+def open_checkpoint(
+    source: str,
+    base: Path,
+    *,
+    seed: int = 0,
+    tensors: Callable[[dict[str, Any]], Sequence[Source]] | None = None,
+) -> Checkpoint:
+    """Open a model's weights; those of a hub model are downloaded first.
+
+    Args:
+        source: ``hf:ORG/NAME@REV``, ``synthetic:CONFIG.json`` or a model folder.
+        base: the folder that relative paths start from.
+        seed: of the values of a synthetic checkpoint.
+        tensors: gives the tensors that a config asks for; needed for synthetic checkpoints, which
+            have no file that lists them.
+
+    Raises:
+        UsageError: the source is empty or malformed.
+        CheckpointError: the model can't be found, fetched or read.
+    """
+    model = open_source(source, base)
+    if model.kind == "synthetic":
+        assert tensors is not None, "a synthetic checkpoint needs its list of tensors"
+        return SyntheticCheckpoint(model.config_file, model.config, tensors(model.config), seed)
+    if model.hub is not None:
+        return FolderCheckpoint(hub.fetch_weights(model.hub))
+    return FolderCheckpoint(model.folder)
+
+
+def _folder(source: str, base: Path) -> Path:
+    folder = _path(source, base, source)
+    # Unlike Path's methods these say no, and don't raise, where permissions forbid to look.
+    if os.path.isdir(folder):
+        return folder
+    if os.path.isfile(folder):
+        raise CheckpointError(
+            "is a file, not a model folder", where=str(folder), remedy=f"give {folder.parent}"
+        )
+    looks_like_hub = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+    hint = f"; for the model on the hub write hf:{source}@main" if looks_like_hub else ""
+    raise CheckpointError(
+        "there is no such model folder",
+        where=str(folder),
+        remedy=f"give a folder with config.json and safetensors files{hint}",
+    )
+
+
+def _path(text: str, base: Path, source: str) -> Path:
+    if not text or not text.isprintable():
+        raise UsageError(
+            f"{source!r} names no model",
+            remedy="write a folder, hf:ORG/NAME@REV or synthetic:CONFIG.json",
+        )
+    return base / os.path.expanduser(text)

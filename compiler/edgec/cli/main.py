@@ -1,0 +1,128 @@
+"""The entry of the command line: which commands there are, and what becomes of their errors.
+
+It loads click and nothing else that takes time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from edgec import __version__
+from edgec.cli.lazy import LazyGroup
+from edgec.cli.settings import Settings
+from edgec.errors import EdgecError
+
+_SECTIONS = {
+    "Build": {
+        "build": "Build a recipe's model libraries.",
+        "plan": "Show what a build would do, without doing it.",
+        "why": "Tell which input makes a stage run again.",
+    },
+    "Use": {
+        "run": "Generate text with a built model.",
+        "bench": "Measure a built model's speed and memory.",
+        "verify": "Compare a built model with its original.",
+        "inspect": "Show what is in a model or an artifact.",
+    },
+    "Look up": {
+        "recipes": "List the recipes that come with edgec.",
+        "targets": "List the devices to build for.",
+        "schema": "Print the JSON Schema of recipes and targets.",
+        "doctor": "Check that everything needed is installed.",
+        "cache": "Look at the stage store, and clean it.",
+    },
+}
+_INTERRUPTED = 130
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(
+    cls=LazyGroup,
+    sections=_SECTIONS,
+    package="edgec.cli.commands",
+    context_settings=_CONTEXT,
+    epilog="\b\nExample:\n  edgec build tinypy && edgec run tinypy --prompt 'def add(a, b):'",
+)
+@click.version_option(__version__, package_name="edgec", message="edgec %(version)s")
+@click.option("-q", "--quiet", is_flag=True, help="Print no progress, only results and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the traceback of errors too.")
+@click.pass_obj
+def cli(settings: Settings, *, quiet: bool, verbose: bool) -> None:
+    """One recipe to deployable model libraries for every edge device.
+
+    Results go to stdout, progress to stderr. Exit codes: 1 build failed, 2 usage, 3 unsupported
+    model, 4 toolchain missing, 5 verification or budget failed, 6 cache unusable.
+    """
+    settings.quiet, settings.verbose = quiet, verbose
+
+
+def main() -> NoReturn:
+    """Run the command that this process was started with, and end the process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        args: the words after the program's name.
+
+    Returns:
+        The exit code. Everything has been printed.
+    """
+    settings = Settings()
+    try:
+        code = cli.main(list(args), prog_name="edgec", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+    except EdgecError as error:
+        return _report_error(error, settings)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        if settings.as_json or "--json" in args:
+            _print_error("usage", error.format_message(), error.exit_code)
+        return error.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. What is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last place that can say something about it
+        traceback.print_exc()
+        click.echo(
+            f"error: this is a bug in edgec {__version__}; please report the above", err=True
+        )
+        if settings.as_json:
+            _print_error("bug", f"{type(error).__name__}: {error}", 1)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _report_error(error: EdgecError, settings: Settings) -> int:
+    if settings.verbose:
+        traceback.print_exception(error)
+    click.echo(click.style("error:", fg="red", bold=True) + f" {error}", err=True)
+    if settings.as_json:
+        _print_error(error.kind, error.what, error.exit_code, error.where, error.remedy)
+    return error.exit_code
+
+
+def _print_error(kind: str, what: str, code: int, where: str = "", remedy: str = "") -> None:
+    """One line, so that it can also end a stream of events."""
+    data = {
+        "schema": "edgec.error/v1",
+        "kind": kind,
+        "where": where,
+        "what": what,
+        "remedy": remedy,
+        "exit_code": code,
+    }
+    click.echo(json.dumps(data, ensure_ascii=False))

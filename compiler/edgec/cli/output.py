@@ -1,0 +1,98 @@
+"""What is printed where: data on stdout, everything meant for people on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgec.cli.settings import settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_MINUTE = 60
+_HOUR = 3600
+_DAY = 86400
+
+
+def print_json(schema: str, data: Mapping[str, Any]) -> None:
+    """Print one JSON object with sorted keys, ``schema`` before them."""
+    click.echo(json.dumps(_ordered(schema, data), indent=2, ensure_ascii=False))
+
+
+def print_json_line(data: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line of its own, at once, for streams of events."""
+    click.echo(json.dumps(data, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+def _ordered(schema: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    inner: dict[str, Any] = json.loads(json.dumps(dict(data), sort_keys=True))
+    return {"schema": schema, **inner}
+
+
+def say(text: str) -> None:
+    """Print a line for people on stderr; nothing with ``--quiet``."""
+    if not settings().quiet:
+        click.echo(text, err=True)
+
+
+def console() -> Console:
+    """A rich console on stderr: no colour with NO_COLOR, nothing live away from a terminal."""
+    from rich.console import Console  # noqa: PLC0415 - takes 50 ms, and many commands print none
+
+    return Console(stderr=True, highlight=False, quiet=settings().quiet)
+
+
+def stdout_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as aligned columns on stdout; the headings in bold on a terminal.
+
+    Args:
+        columns: headings; one that begins with ``>`` is of a column aligned to the right.
+        rows: cells; cells of the last column aren't padded.
+    """
+    titles = [title.removeprefix(">") for title in columns]
+    widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
+    right = [title.startswith(">") for title in columns]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(cells, widths, right, strict=True)
+        ]
+        return "  ".join(padded).rstrip()
+
+    # click takes the codes away when stdout isn't a terminal.
+    click.echo(click.style(line(titles), bold=True))
+    for row in rows:
+        click.echo(line(row))
+
+
+def format_bytes(count: float) -> str:
+    """``"3.4 MiB"``: three digits at most, binary units."""
+    value = float(count)
+    for unit in _UNITS:
+        if value < 1000 or unit == _UNITS[-1]:
+            break
+        value /= 1024
+    digits = 0 if unit == "B" or value >= 100 else 1
+    return f"{value:.{digits}f} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """``"0.42 s"``, ``"12.3 s"``, ``"3 min 05 s"``, ``"2 h 10 min"``, ``"3 days"``."""
+    if seconds < 10:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s" if round(seconds, 1) < _MINUTE else "1 min 00 s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
+    if whole < 2 * _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
+    return f"{whole // _DAY} days"

@@ -1,0 +1,40 @@
+"""From a weight folder in the MLC layout back to floats: what the compiled model computes with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgec.layouts.mlc import mlc_names, unpack
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgec.layouts.tensor_cache import TensorCache
+    from edgec.models.parameters import Parameter
+    from edgec.quantization.schemes import TensorScheme
+
+
+def unpacked_rows(
+    cache: TensorCache, parameter: Parameter, scheme: TensorScheme | None, start: int, stop: int
+) -> npt.NDArray[np.float32]:
+    """Rows ``[start, stop)`` of a parameter as float32 ``(stop - start, *shape[1:])``.
+
+    A quantized weight is ``code * scale``, rounded once to float32 (not to the scales' type).
+
+    Args:
+        cache: the shipped weights.
+        parameter: one of the model's.
+        scheme: how it is stored; None when it is plain.
+        start: the first row (element of a 1-D parameter).
+        stop: the row after the last one.
+
+    Raises:
+        CheckpointError: the folder lacks the parameter.
+    """
+    arrays = [cache.array(name)[start:stop] for name in mlc_names(parameter.name, scheme)]
+    if scheme is None:
+        return arrays[0].astype(np.float32)
+    words, scales = arrays
+    return unpack(words, scales, scheme.bits).dequantize()

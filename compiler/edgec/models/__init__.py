@@ -1,0 +1,6 @@
+"""Model families: one file per family, named as its Hugging Face ``model_type``.
+
+``llama.py`` serves every ``config.json`` whose ``model_type`` is ``llama``: the file is found by
+its name, there is no list to edit. A family gives its config dataclass, its modules and the map
+from checkpoint names to its own. ``parameters.py`` holds the form of that map.
+"""

@@ -1,0 +1,69 @@
+"""Read fields of a ``config.json`` with errors that name the field."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgec.errors import CheckpointError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ConfigReader:
+    """Typed access to a config; every failure is an ``EdgecError`` with the field's name."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+
+    def positive(self, name: str, default: int | None = None) -> int:
+        """A positive whole number; ``null`` counts as absent."""
+        value = self._get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            raise self._error(name, f"{value!r} is not a positive whole number")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A positive number."""
+        value = self._get(name, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise self._error(name, f"{value!r} is not a positive number")
+        return float(value)
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """``true`` or ``false``."""
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            raise self._error(name, f"{value!r} is neither true nor false")
+        return value
+
+    def only(self, name: str, supported: Sequence[Any], default: Any) -> None:
+        """Refuse a value that the family has no code for."""
+        value = self._get(name, default)
+        if value not in supported:
+            raise UnsupportedModelError(
+                f"{value!r} is not supported",
+                where=f"config.json: {name}",
+                remedy=f"supported: {', '.join(map(str, supported))}",
+            )
+
+    def require(self, condition: bool, name: str, what: str) -> None:
+        """Refuse an impossible combination."""
+        if not condition:
+            raise self._error(name, what)
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self._config.get(name)
+        if value is None:
+            value = default
+        if value is None:
+            raise self._error(name, "the field is missing")
+        return value
+
+    @staticmethod
+    def _error(name: str, what: str) -> CheckpointError:
+        return CheckpointError(
+            what,
+            where=f"config.json: {name}",
+            remedy="take config.json from the model's original repository",
+        )

@@ -1,0 +1,56 @@
+"""The shape of a model's key-value cache, as data that the lowering of each target reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgec.models.rope import Rope
+
+PAGE_SIZE = 16
+"""Tokens in a page: TVM's kernels, the MLC engines and WebLLM all fix it to 16."""
+
+_BYTES = {"float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class KVCacheSpec:
+    """What a paged KV cache has to hold.
+
+    Attributes:
+        layers: attention layers.
+        heads: query heads.
+        kv_heads: key-value heads (fewer than ``heads`` for grouped-query attention).
+        head_dim: size of one head.
+        rope: applied to keys when they are appended, to queries when they are read.
+        dtype: of keys and values.
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope: Rope
+    dtype: str
+
+    def nbytes(self, tokens: int) -> int:
+        """Bytes of keys and values for ``tokens`` positions, in whole pages."""
+        pages = -(-tokens // PAGE_SIZE)
+        per_token = 2 * self.layers * self.kv_heads * self.head_dim * _BYTES[self.dtype]
+        return pages * PAGE_SIZE * per_token
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, the inverse of :meth:`from_json`."""
+        return {
+            "layers": self.layers,
+            "heads": self.heads,
+            "kv_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "rope": self.rope.to_json(),
+            "dtype": self.dtype,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> KVCacheSpec:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**{**data, "rope": Rope(**data["rope"])})

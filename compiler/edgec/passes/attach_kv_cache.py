@@ -1,0 +1,89 @@
+"""Add ``create_tir_paged_kv_cache``, with TVM's attention kernels for the target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
+
+if TYPE_CHECKING:
+    from edgec.models.kv_cache import KVCacheSpec
+
+FUNCTION = "create_tir_paged_kv_cache"
+_CONFIG_ENTRIES = 5
+
+
+@tvm.transform.module_pass(opt_level=0, name="AttachKVCache")
+class AttachKVCache:
+    """Takes five one-element shapes: sequences, tokens, prefill chunk, page size, sliding 0/1."""
+
+    def __init__(self, spec: KVCacheSpec, target: tvm.target.Target) -> None:
+        self.spec = spec
+        self.target = target
+
+    def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
+        """Build the function beside the module's own."""
+        spec = self.spec
+        names = (
+            "max_batch_size",
+            "max_total_seq_len",
+            "prefill_chunk_size",
+            "page_size",
+            "support_sliding_window",
+        )
+        sizes = [tirx.Var(name, "int64") for name in names]
+        builder = relax.BlockBuilder(mod)
+        parameters = [
+            relax.Var(f"{name}_", relax.ShapeType([size]))
+            for name, size in zip(names, sizes, strict=True)
+        ]
+        with builder.function(FUNCTION, parameters):
+            with builder.dataflow():
+                cache = TIRPagedKVCache(
+                    "mha",
+                    *sizes,
+                    layer_partition=relax.ShapeExpr([0, spec.layers]),
+                    num_hidden_layers=spec.layers,
+                    num_attention_heads=spec.heads,
+                    num_key_value_heads=spec.kv_heads,
+                    qk_head_dim=spec.head_dim,
+                    v_head_dim=spec.head_dim,
+                    mla_original_qk_head_dim=0,
+                    mla_original_v_head_dim=0,
+                    rope_mode=RopeMode.NORMAL,
+                    rope_scale=1,
+                    rope_theta=spec.rope.theta,
+                    rope_scaling=dict(spec.rope.scaling),
+                    rope_ext_factors=relax.prim_value(0),
+                    rotary_dim=spec.rope.rotary_dim,
+                    enable_disaggregation=False,
+                    dtype=spec.dtype,
+                    target=self.target,
+                )
+                output = builder.emit_output(cache._expr)  # noqa: SLF001 - nn has no accessor
+            builder.emit_func_output(output)
+        mod = builder.finalize()
+        name = next(var for var in mod.get_global_vars() if var.name_hint == FUNCTION)
+        mod[name] = _FiveEntries(mod).visit_expr(mod[name])
+        return mod
+
+
+@mutator
+class _FiveEntries(PyExprMutator):  # type: ignore[misc]
+    """Drop the sixth cache-config entry, the window of sliding layers.
+
+    Runtimes from before August 2026 insist on five entries; newer ones take five or six.
+    """
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        position = next(
+            (i for i, arg in enumerate(call.args) if isinstance(arg, relax.ShapeExpr)), None
+        )
+        if position is None or len(call.args[position].values) <= _CONFIG_ENTRIES:
+            return call
+        arguments = list(call.args)
+        arguments[position] = relax.ShapeExpr(list(arguments[position].values)[:_CONFIG_ENTRIES])
+        return relax.Call(call.op, arguments, call.attrs, call.ty_args)

@@ -1,0 +1,126 @@
+"""Give every linear layer its hand-written CPU kernel, quantized or plain.
+
+Two forms are matched: ``edgec.quantized_matmul`` on weights stored as 32-bit words, and
+``matmul(x, permute_dims(w))`` on plain weights. Both become one kernel that reads the weights in
+the order they are stored, so that nothing is dequantized or transposed into memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.relax.dpl import is_op, rewrite_call, wildcard
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from edgec.ir.params import extern_call, static_shape
+from edgec.models.blocks import QUANTIZED_MATMUL
+from edgec.scheduling.kernels.cpu_matmul import Matmul, many_rows, one_row
+
+
+@tvm.transform.module_pass(opt_level=0, name="LowerLinearCPU")
+class LowerLinearCPU:
+    """Args: vector_bits: width of the registers the kernels may use."""
+
+    def __init__(self, vector_bits: int) -> None:
+        self.vector_bits = vector_bits
+
+    def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
+        """Rewrite the Relax functions and add the kernels they call."""
+        lower = _Lower(mod, self.vector_bits)
+        for var, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                marked = _mark_plain(function)
+                lower.builder_.update_func(var, lower.visit_expr(marked))
+        return lower.builder_.get()
+
+
+_PLAIN_MATMUL = "edgec.plain_matmul"
+
+
+def _mark_plain(function: relax.Function) -> relax.Function:
+    """Turn ``matmul(x, permute_dims(w))`` of a 2-d ``w`` into one call that is easy to lower."""
+    x, weight = wildcard(), wildcard()
+    transposed = is_op("relax.permute_dims")(weight)
+    pattern = is_op("relax.matmul")(x, transposed)
+
+    def rewrite(call: relax.Call, found: Any) -> relax.Expr:
+        w = found[weight]
+        axes = found[transposed].attrs.axes
+        swaps = axes is None or [int(axis) for axis in axes] == [1, 0]
+        if len(w.ty.shape.values) != 2 or not swaps:
+            return call
+        return relax.call_dps_packed(_PLAIN_MATMUL, [found[x], w], out_ty=call.ty)
+
+    return rewrite_call(pattern, rewrite, function)
+
+
+@mutator
+class _Lower(PyExprMutator):  # type: ignore[misc]
+    def __init__(self, mod: tvm.IRModule, vector_bits: int) -> None:
+        super().__init__(mod)
+        self._vector_bits = vector_bits
+        self._kernels: dict[tuple[Matmul, bool], relax.GlobalVar] = {}
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        extern = extern_call(call)
+        if extern is None or extern[0] not in (QUANTIZED_MATMUL, _PLAIN_MATMUL):
+            return call
+        x, *weights = extern[1]
+        out = call.ty_args[0]
+        *outer, k = list(x.ty.shape.values)
+        rows = _product(outer)
+        parameters = self._parameters(x, weights, out, int(k))
+        single = isinstance(rows, int) and rows == 1
+        flat = self.builder_.emit(relax.op.reshape(x, (rows, k)))
+        result = self.builder_.emit(
+            relax.call_tir(
+                self._kernel(parameters, single),
+                [flat, *weights],
+                out_ty=relax.TensorType((rows, parameters.n), parameters.y_dtype),
+            )
+        )
+        return relax.op.reshape(result, (*outer, parameters.n))
+
+    def _parameters(self, x: Any, weights: list[Any], out: Any, k: int) -> Matmul:
+        n, words = static_shape(weights[0])
+        common: dict[str, Any] = {
+            "n": n,
+            "k": k,
+            "x_dtype": str(x.ty.dtype),
+            "y_dtype": str(out.dtype),
+            "w_dtype": str(weights[0].ty.dtype),
+            "vector_bits": self._vector_bits,
+        }
+        if len(weights) == 1:
+            return Matmul(**common)
+        groups = static_shape(weights[1])[1]
+        return Matmul(
+            **common,
+            bits=32 * words // k,
+            group=k // groups,
+            scale_dtype=str(weights[1].ty.dtype),
+        )
+
+    def _kernel(self, parameters: Matmul, single: bool) -> relax.GlobalVar:
+        key = (parameters, single)
+        if key not in self._kernels:
+            function = (one_row if single else many_rows)(parameters)
+            p = parameters
+            kind = f"q{p.bits}" if p.bits else p.w_dtype
+            name = f"{'gemv' if single else 'gemm'}_{kind}_{p.n}x{p.k}"
+            self._kernels[key] = self.builder_.add_func(function, name)
+        return self._kernels[key]
+
+
+def _product(sizes: list[Any]) -> Any:
+    """The product of sizes, without the ones; an int when all are known."""
+    result: Any = 1
+    for size in sizes:
+        value = int(size) if isinstance(size, tirx.IntImm) else size
+        if isinstance(value, int) and value == 1:
+            continue
+        result = value if isinstance(result, int) and result == 1 else result * value
+    return result

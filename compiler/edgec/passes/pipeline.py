@@ -1,0 +1,137 @@
+"""The order of passes for each platform, in numbered phases.
+
+0 attach    functions that engines expect beside the model's own
+1 layout    weights as they are stored, linear layers as kernels
+2 fuse      every other operator as TIR, neighbours merged
+3 schedule  tuned record, hand-written kernel or rule, in that order
+4 runtime   memory plan and the steps down to the virtual machine's instructions
+
+Nothing is left to TVM's default pipelines: on CPUs those legalize operators but don't fuse them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tvm
+from tvm import relax
+from tvm.s_tir import dlight
+
+from edgec.passes.attach_alloc_embedding import AttachAllocEmbedding
+from edgec.passes.attach_bounds import AttachBounds
+from edgec.passes.attach_kv_cache import AttachKVCache
+from edgec.passes.attach_logit_functions import AttachLogitFunctions
+from edgec.passes.lower_linear_cpu import LowerLinearCPU
+from edgec.passes.lower_quantized_take import LowerQuantizedTake
+from edgec.passes.store_weights import StoreWeights
+from edgec.scheduling.rules.cpu import CPUElementwise
+
+if TYPE_CHECKING:
+    from edgec.models.kv_cache import KVCacheSpec
+
+Dump = Callable[[str, tvm.IRModule], None]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What the passes need to know of a model and a target.
+
+    Attributes:
+        cache: shape of the KV cache.
+        vocab_size: entries of the logits.
+        hidden_size: of the hidden states.
+        dtype: of hidden states.
+        prefill_chunk: most tokens of one prefill.
+        max_batch_size: most sequences of one batch.
+        stored_weights: stored types that differ from the logical ones, by weight position.
+        vector_bits: width of the CPU's registers.
+    """
+
+    cache: KVCacheSpec
+    vocab_size: int
+    hidden_size: int
+    dtype: str
+    prefill_chunk: int
+    max_batch_size: int
+    stored_weights: Mapping[int, tuple[tuple[int, ...], str]]
+    vector_bits: int
+
+
+def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
+    """The phases for CPU targets, up to scheduled TIR."""
+    transform = relax.transform
+    return [
+        (
+            "0-attach",
+            [
+                AttachKVCache(lowering.cache, target),
+                AttachLogitFunctions(lowering.vocab_size),
+                AttachAllocEmbedding(lowering.prefill_chunk, lowering.hidden_size, lowering.dtype),
+                AttachBounds(
+                    {
+                        "seq_len": lowering.prefill_chunk,
+                        "batch_size": lowering.max_batch_size,
+                    }
+                ),
+                tvm.tirx.transform.BindTarget(target),
+            ],
+        ),
+        (
+            "1-layout",
+            [
+                StoreWeights(lowering.stored_weights),
+                LowerLinearCPU(lowering.vector_bits),
+                LowerQuantizedTake(),
+            ],
+        ),
+        (
+            "2-fuse",
+            [
+                transform.LegalizeOps(),
+                transform.AnnotateTIROpPattern(),
+                transform.FoldConstant(),
+                transform.FuseOps(),
+                transform.FuseTIR(),
+                transform.DeadCodeElimination(),
+            ],
+        ),
+        (
+            "3-schedule",
+            [dlight.ApplyDefaultSchedule(CPUElementwise(lowering.vector_bits))],
+        ),
+    ]
+
+
+def plan_passes() -> list[Any]:
+    """Phase 4 up to the memory plan, after which workspace can be counted."""
+    transform = relax.transform
+    return [
+        transform.RewriteDataflowReshape(),
+        transform.ToNonDataflow(),
+        transform.RemovePurityChecking(),
+        transform.CallTIRRewrite(),
+        transform.StaticPlanBlockMemory(),
+    ]
+
+
+def machine_passes() -> list[Any]:
+    """Phase 4 from the memory plan to the virtual machine."""
+    transform = relax.transform
+    return [
+        transform.LowerAllocTensor(),
+        transform.KillAfterLastUse(),
+        transform.LowerRuntimeBuiltin(),
+        transform.ComputePrimValue(),
+        transform.VMShapeLower(),
+        transform.AttachGlobalSymbol(),
+    ]
+
+
+def apply(mod: tvm.IRModule, passes: list[Any], target: tvm.target.Target) -> tvm.IRModule:
+    """Run passes in order under a target."""
+    with target:
+        for step in passes:
+            mod = step(mod)
+    return mod

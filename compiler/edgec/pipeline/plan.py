@@ -1,0 +1,233 @@
+"""From a recipe and a target to the stages of a build, without running any.
+
+Planning reads the recipe, the profile, the model's ``config.json`` and the digests of the model's
+files; it loads neither TVM nor torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgec.checkpoints import open_checkpoint, open_source, tokenizer_files
+from edgec.emitters.toolchain import c_compiler_version
+from edgec.errors import UsageError
+from edgec.models.find import family_name
+from edgec.pipeline.stage import StageSpec
+from edgec.runtime.threads import usable_cpus
+from edgec.verification.text import load_documents, text_digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgec.checkpoints import ModelSource
+    from edgec.pipeline.filedigests import FileDigests
+    from edgec.progress import Progress
+    from edgec.recipe import LoadedRecipe
+    from edgec.target import Target
+
+_TVM = ("apache-tvm", "apache-tvm-ffi")
+_HOUR = 3600.0
+_DEFAULT_CONTEXT = 2048
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """One recipe for one target.
+
+    Attributes:
+        loaded: the recipe with its overrides.
+        target: fully resolved.
+        stages: what has to be run or found in the store.
+        context_length: tokens, the recipe's or the model's own.
+        prefill_chunk: tokens of one forward call.
+        reference: whether the outputs are compared with the original model.
+    """
+
+    loaded: LoadedRecipe
+    target: Target
+    stages: tuple[StageSpec, ...]
+    source: ModelSource
+    context_length: int
+    prefill_chunk: int
+    reference: bool
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.loaded.recipe.name
+
+
+def plan_build(
+    loaded: LoadedRecipe,
+    target: Target,
+    digests: FileDigests,
+    *,
+    verify: bool = True,
+    dump_ir: Path | None = None,
+    progress: Progress | None = None,
+) -> BuildPlan:
+    """Declare the stages of a build.
+
+    Args:
+        loaded: the recipe.
+        target: what to build for.
+        digests: of the model's files, cached between builds.
+        verify: whether to run the library on its stand-in and compare.
+        dump_ir: folder for the module's text after each phase; not part of any digest.
+        progress: told of the bytes that are read for digests.
+
+    Raises:
+        EdgecError: the model, its config or the evaluation text can't be used.
+    """
+    recipe = loaded.recipe
+    source = open_source(recipe.model.source, loaded.base)
+    family = family_name(source.config)
+    length = _context_length(loaded, source.config)
+    chunk = min(recipe.context.prefill_chunk, length)
+    quantization = recipe.quantization
+    model_inputs = _model_inputs(loaded, source, digests, progress)
+    local = {
+        "source": _pinned_source(loaded, source),
+        "base": str(loaded.base),
+        "seed": recipe.model.seed,
+        "threads": usable_cpus(),
+    }
+    shapes = {
+        "quantization.scheme": quantization.scheme,
+        "quantization.group_size": quantization.group_size,
+        "quantization.overrides": [item.model_dump(mode="json") for item in quantization.overrides],
+    }
+    context = {
+        "context.length": length,
+        "context.prefill_chunk": chunk,
+        "context.max_batch_size": recipe.context.max_batch_size,
+    }
+    family_code = (f"edgec.models.{family}",)
+    reference = verify and recipe.quality.text is not None
+    stages = [
+        StageSpec(
+            "checkpoint",
+            "edgec.stages.checkpoint",
+            model_inputs,
+            local=local,
+            code=family_code,
+            distributions=_TVM,
+            timeout_s=24 * _HOUR,
+        ),
+        StageSpec(
+            "quantize",
+            "edgec.stages.quantize",
+            {**shapes, "quantization.method": quantization.method},
+            local=local,
+            parents=("checkpoint",),
+            code=(f"edgec.quantization.methods.{quantization.method}",),
+            distributions=("numpy",),
+            timeout_s=24 * _HOUR,
+        ),
+        StageSpec(
+            "import",
+            "edgec.stages.importer",
+            shapes,
+            parents=("checkpoint",),
+            code=family_code,
+            distributions=_TVM,
+            timeout_s=_HOUR,
+        ),
+        StageSpec(
+            "compile",
+            "edgec.stages.compile",
+            {
+                **shapes,
+                **context,
+                "target.platform": target.platform,
+                "target.tvm": target.tvm,
+                "target.vector_bits": target.vector_bits,
+                "toolchain.cc": c_compiler_version(),
+            },
+            local={"dump_ir": str(dump_ir) if dump_ir else None},
+            parents=("checkpoint", "import"),
+            code=(f"edgec.emitters.{target.platform}",),
+            distributions=_TVM,
+            timeout_s=float(recipe.tuning.timeout_s),
+        ),
+        StageSpec(
+            "pack",
+            "edgec.stages.pack",
+            {"target.layout": target.layout},
+            local={"threads": usable_cpus()},
+            parents=("checkpoint", "quantize"),
+            distributions=("numpy",),
+            timeout_s=24 * _HOUR,
+        ),
+    ]
+    if verify:
+        stages.append(_verify_stage(loaded, target, local, reference=reference))
+    return BuildPlan(loaded, target, tuple(stages), source, length, chunk, reference)
+
+
+def _verify_stage(
+    loaded: LoadedRecipe, target: Target, local: dict[str, Any], *, reference: bool
+) -> StageSpec:
+    quality = loaded.recipe.quality
+    inputs: dict[str, Any] = {
+        "target.standin": target.standin,
+        "target.cpu_features": list(target.cpu_features),
+        "quality.reference": reference,
+    }
+    if quality.text is not None:
+        documents = load_documents(quality.text, loaded.base)
+        inputs |= {
+            "quality.text": text_digest(documents),
+            "quality.tokens": quality.tokens,
+            "quality.window": quality.window,
+        }
+    return StageSpec(
+        "verify",
+        "edgec.stages.verify",
+        inputs,
+        local={**local, "text": quality.text},
+        parents=("checkpoint", "quantize", "compile", "pack"),
+        distributions=(*_TVM, *(("torch", "transformers") if reference else ())),
+        timeout_s=24 * _HOUR,
+    )
+
+
+def _context_length(loaded: LoadedRecipe, config: dict[str, Any]) -> int:
+    own = config.get("max_position_embeddings")
+    asked = loaded.recipe.context.length
+    if not isinstance(own, int):
+        return asked or _DEFAULT_CONTEXT
+    if asked is not None and asked > own:
+        raise UsageError(
+            f"context.length {asked} is more than the {own} positions the model was made for",
+            where=str(loaded.path),
+            remedy=f"write at most {own}, or leave it out",
+        )
+    return asked or own
+
+
+def _model_inputs(
+    loaded: LoadedRecipe, source: ModelSource, digests: FileDigests, progress: Progress | None
+) -> dict[str, Any]:
+    """What the model's content is, by digest; never where it lies."""
+    if source.hub is not None:
+        # A commit of the hub names its content.
+        return {"model.hub": source.hub.source.repository, "model.commit": source.hub.commit}
+    files = tokenizer_files(source.folder)
+    inputs: dict[str, Any] = {"model.kind": source.kind}
+    if source.kind == "synthetic":
+        inputs["model.seed"] = loaded.recipe.model.seed
+        files.append(source.config_file)
+    else:
+        files += open_checkpoint(loaded.recipe.model.source, loaded.base).files()
+    for path, digest in digests.digests(files, progress).items():
+        inputs[f"model.files.{path.name}"] = digest
+    return inputs
+
+
+def _pinned_source(loaded: LoadedRecipe, source: ModelSource) -> str:
+    """The source as later stages open it: a hub revision is resolved once."""
+    if source.hub is None:
+        return loaded.recipe.model.source
+    return f"hf:{source.hub.source.repository}@{source.hub.commit}"

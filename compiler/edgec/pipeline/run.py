@@ -1,0 +1,251 @@
+"""Build one recipe for one target: stages, budgets, artifact, history."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgec import __version__
+from edgec.artifacts.artifact import open_artifact
+from edgec.artifacts.assemble import Parts, assemble
+from edgec.artifacts.chat_config import chat_config
+from edgec.artifacts.layout import GOLDEN, LIBRARY_FACTS, REPORT, REPORT_SCHEMA
+from edgec.artifacts.manifest import Provenance, build_manifest
+from edgec.artifacts.memory_plan import MIB, MemoryPlan
+from edgec.errors import EdgecError, VerificationError
+from edgec.files import digest_json
+from edgec.layouts.specs import TensorSpec, weight_bytes
+from edgec.pipeline.events import Event, StageFinished, StageHit, StageStarted
+from edgec.pipeline.executor import execute
+from edgec.pipeline.history import History
+from edgec.pipeline.stage import StageIdentity, identify
+from edgec.stages.model_file import ModelFile
+from edgec.verification.gates import broken_gates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from edgec.pipeline.build import StageResult
+    from edgec.pipeline.filedigests import FileDigests
+    from edgec.pipeline.plan import BuildPlan
+    from edgec.pipeline.store import Store
+
+ASSEMBLE = "artifact"
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished build.
+
+    Attributes:
+        artifact: the artifact's folder.
+        manifest: its manifest.
+        report: its report.
+        stages: what was done for each stage.
+        seconds: wall-clock time of the whole build.
+        up_to_date: nothing was run and nothing was written.
+    """
+
+    artifact: Path
+    manifest: dict[str, Any]
+    report: dict[str, Any]
+    stages: Mapping[str, StageResult]
+    seconds: float
+    up_to_date: bool
+
+
+def build(
+    plan: BuildPlan,
+    place: Path,
+    store: Store,
+    digests: FileDigests,
+    *,
+    events: Callable[[Event], None],
+    force: bool = False,
+    jobs: int = 2,
+) -> BuildResult:
+    """Run what is not in the store and bring the artifact up to date.
+
+    Args:
+        plan: what to build.
+        place: the artifact's folder.
+        store: of stage results.
+        digests: cached sha256 of files.
+        events: told what happens.
+        force: run every stage again.
+        jobs: stages that may run at the same time.
+
+    Raises:
+        EdgecError: a stage failed, a budget or a quality gate is broken, or the artifact can't be
+            written. An artifact that was there before is untouched.
+    """
+    started = time.monotonic()
+    with store.in_use():
+        results = execute(plan.stages, store, events=events, force=force, jobs=jobs)
+        identities = identify(plan.stages)
+        digest = _build_digest(plan, identities)
+        events(StageStarted(ASSEMBLE, digest))
+        with store.lock(f"{ASSEMBLE}-{digest_json(str(place.absolute()))[:32]}").held():
+            manifest = _present_manifest(place, digest, digests)
+            written = manifest is None or force
+            report = _report(plan, results)
+            if written:
+                manifest = _write(plan, place, digest, results, identities, report)
+        assert manifest is not None
+        if written:
+            events(StageFinished(ASSEMBLE, digest, 0.0))
+        else:
+            events(StageHit(ASSEMBLE, digest))
+        History(store).record(plan.name, plan.target.name, identities)
+    return BuildResult(
+        place,
+        manifest,
+        report,
+        results,
+        time.monotonic() - started,
+        up_to_date=not written and all(result.hit for result in results.values()),
+    )
+
+
+def _build_digest(plan: BuildPlan, identities: Mapping[str, StageIdentity]) -> str:
+    return digest_json(
+        {
+            "edgec": __version__,
+            "stages": {name: identity.digest for name, identity in identities.items()},
+            "recipe": plan.loaded.recipe.model_dump(mode="json", by_alias=True),
+            "overrides": list(plan.loaded.overrides),
+            "target": plan.target.model_dump(mode="json", by_alias=True),
+        }
+    )
+
+
+def _present_manifest(place: Path, digest: str, digests: FileDigests) -> dict[str, Any] | None:
+    """The manifest of an artifact that is whole and comes from the same inputs."""
+    try:
+        artifact = open_artifact(place)
+        if artifact.manifest["build"]["digest"] != digest:
+            return None
+        artifact.check_files(digests.sha256)
+    except (EdgecError, KeyError, TypeError):
+        return None
+    return artifact.manifest
+
+
+def _report(plan: BuildPlan, results: Mapping[str, StageResult]) -> dict[str, Any]:
+    head = {"schema": REPORT_SCHEMA, "recipe": plan.name, "target": plan.target.name}
+    if "verify" not in results:
+        return {**head, "verification": {"ran": False, "reason": "switched off with --no-verify"}}
+    return {**head, **json.loads((results["verify"].path / REPORT).read_text())}
+
+
+def _write(
+    plan: BuildPlan,
+    place: Path,
+    digest: str,
+    results: Mapping[str, StageResult],
+    identities: Mapping[str, StageIdentity],
+    report: dict[str, Any],
+) -> dict[str, Any]:
+    model_folder = results["checkpoint"].path
+    model = ModelFile.read(model_folder)
+    library = json.loads((results["compile"].path / LIBRARY_FACTS).read_text())
+    memory = _memory_plan(plan, library)
+    _check_gates(plan, report)
+    _check_memory(plan, memory)
+    golden = results["verify"].path / GOLDEN if "verify" in results else None
+    parts = Parts(
+        library=results["compile"].path / library["library"],
+        weights=results["pack"].path,
+        tokenizer=tuple(model_folder / name for name in model.files),
+        chat_config=_chat_config(plan, model, model_folder),
+        report=report,
+        golden=golden if golden is not None and golden.is_file() else None,
+    )
+    made = Provenance(
+        digest=digest,
+        stages={name: identity.digest for name, identity in identities.items()},
+        recipe=plan.loaded.recipe.model_dump(mode="json", by_alias=True),
+        overrides=plan.loaded.overrides,
+        target=plan.target.model_dump(mode="json", by_alias=True),
+        family=model.family,
+        parameters=model.parameters,
+        model_inputs=identities["checkpoint"].inputs,
+        distributions={
+            name: asdict(item)
+            for identity in identities.values()
+            for name, item in identity.distributions.items()
+        },
+        cc=identities["compile"].inputs["toolchain.cc"],
+        library=library,
+    )
+
+    def manifest(files: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        _check_size(plan, sum(int(entry["bytes"]) for entry in files.values()))
+        return build_manifest(made, memory, files)
+
+    return assemble(place, parts, manifest)
+
+
+def _memory_plan(plan: BuildPlan, facts: dict[str, Any]) -> MemoryPlan:
+    specs = [
+        TensorSpec(item["name"], tuple(item["shape"]), item["dtype"], "")
+        for item in facts["metadata"]["params"]
+    ]
+    return MemoryPlan(
+        weights=weight_bytes(specs),
+        kv_cache=facts["kv_cache_bytes"],
+        context_length=plan.context_length,
+        workspace=facts["metadata"]["memory_usage"],
+    )
+
+
+def _check_gates(plan: BuildPlan, report: dict[str, Any]) -> None:
+    quality = plan.loaded.recipe.quality
+    broken = broken_gates(report, quality)
+    if broken:
+        raise VerificationError(
+            f"the quality gate is broken: {'; '.join(broken)}",
+            where=f"{plan.loaded.path}: quality",
+            remedy="choose a finer quantization, or relax the limit",
+        )
+
+
+def _check_memory(plan: BuildPlan, memory: MemoryPlan) -> None:
+    budget = plan.loaded.recipe.budget.memory_mb
+    if budget is not None and memory.total > budget * MIB:
+        raise VerificationError(
+            f"the model takes {memory.total / MIB:.1f} MiB of memory (weights"
+            f" {memory.weights / MIB:.1f}, KV cache {memory.kv_cache / MIB:.1f}, workspace"
+            f" {memory.largest_workspace / MIB:.1f}) and the budget is {budget}",
+            where=f"{plan.loaded.path}: budget.memory_mb",
+            remedy="lower context.length or context.prefill_chunk, quantize further, or raise it",
+        )
+
+
+def _check_size(plan: BuildPlan, total: int) -> None:
+    budget = plan.loaded.recipe.budget.artifact_mb
+    if budget is not None and total > budget * MIB:
+        raise VerificationError(
+            f"the artifact takes {total / MIB:.1f} MiB and the budget is {budget}",
+            where=f"{plan.loaded.path}: budget.artifact_mb",
+            remedy="quantize further, or raise it",
+        )
+
+
+def _chat_config(plan: BuildPlan, model: ModelFile, folder: Path) -> dict[str, Any]:
+    recipe = plan.loaded.recipe
+    return chat_config(
+        model_type=model.family,
+        quantization=recipe.quantization.scheme,
+        config=model.config,
+        tokenizer_folder=folder,
+        tokenizer_files=model.files,
+        context_length=plan.context_length,
+        prefill_chunk=plan.prefill_chunk,
+        max_batch_size=recipe.context.max_batch_size,
+        generation=recipe.generation.model_dump(),
+        template=recipe.chat.template,
+    )

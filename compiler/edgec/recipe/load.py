@@ -1,0 +1,109 @@
+"""Finding a recipe by name or path, and reading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgec import resources, suggest, yamlfile
+from edgec.errors import UsageError
+from edgec.recipe.names import names_in
+from edgec.recipe.overrides import apply_overrides
+from edgec.recipe.schema import Recipe
+from edgec.validation.validate import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe and where it came from.
+
+    Attributes:
+        recipe: the checked recipe, with overrides applied.
+        path: the file, as it was given.
+        base: absolute path of the folder that relative paths in the recipe start from.
+        overrides: the ``key=value`` texts as given.
+    """
+
+    recipe: Recipe
+    path: Path
+    base: Path
+    overrides: tuple[str, ...] = ()
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the YAML file; messages name it as given here.
+        overrides: ``dotted.path=value`` texts, applied in order before the check.
+
+    Raises:
+        UsageError: the file or an override can't be accepted; all problems in one message.
+    """
+    document = apply_overrides(yamlfile.load(path), overrides, Recipe)
+    return LoadedRecipe(
+        recipe=validate(Recipe, document),
+        path=path,
+        base=path.absolute().parent,
+        overrides=tuple(overrides),
+    )
+
+
+def list_recipes() -> list[str]:
+    """The names of the recipes that come with edgec, sorted."""
+    return names_in(resources.folder("recipes"), ".yaml")
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a recipe given by path, or by name if it comes with edgec.
+
+    Text that ends in ``.yaml`` or ``.yml`` or holds a path separator is a path.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    path = Path(name_or_path)
+    if path.suffix in _SUFFIXES or "/" in name_or_path or "\\" in name_or_path:
+        return _existing(path)
+    known = list_recipes()
+    if name_or_path in known:
+        return resources.folder("recipes") / f"{name_or_path}.yaml"
+    raise UsageError(
+        "there is no recipe of this name",
+        where=name_or_path or "''",
+        remedy=_remedy(name_or_path, known),
+    )
+
+
+def _existing(path: Path) -> Path:
+    if "\0" not in str(path) and path.is_file():
+        return path
+    if "\0" not in str(path) and path.is_dir():
+        what = "this is a folder, not a recipe"
+    else:
+        what = "there is no such file"
+    nearby = []
+    if path.parent.is_dir():
+        nearby = [str(file) for file in sorted(path.parent.glob("*.y*ml"))]
+    close = suggest.close_names(str(path), nearby)
+    known = list_recipes()
+    if close:
+        remedy = f"did you mean {suggest.listing(close, last='or')}?"
+    elif path.stem in known:
+        remedy = f"the recipe that comes with edgec is called {path.stem}, without a path"
+    else:
+        remedy = f"check the path, or name one that comes with edgec: {suggest.listing(known)}"
+    raise UsageError(what, where=str(path), remedy=remedy)
+
+
+def _remedy(name: str, known: list[str]) -> str:
+    if close := suggest.close_names(name, known):
+        return f"did you mean {suggest.listing(close, last='or')}?"
+    with_edgec = f"name one that comes with edgec ({suggest.listing(known)}) or " if known else ""
+    return f"{with_edgec}give the path of a YAML file"

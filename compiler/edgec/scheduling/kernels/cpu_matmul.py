@@ -1,0 +1,329 @@
+"""``x @ w.T`` on CPUs, for plain weights and for integer codes in 32-bit words with group scales.
+
+Both shapes of the problem read the weights in their stored order, once:
+
+* one row of activations (decode) is bound by memory: codes are unpacked in registers and
+  accumulated at once, several output rows together to hide the latency of the additions;
+* many rows (prefill, batches) are bound by arithmetic: a tile of weight rows is unpacked into a
+  scratch that stays in the cache, and register tiles of dot products run over it.
+
+A word holds ``codes_per_word`` neighbouring codes, so a vector of words shifted by ``j`` codes
+holds every ``codes_per_word``-th code. The activations are brought into that order first, which
+costs one pass over them instead of a shuffle for every vector of weights.
+
+Sums are float32 whatever the dtypes. Each output is summed by one thread in a fixed order, so
+results don't depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+_SCRATCH_BYTES = 256 << 10
+"""Unpacked weight rows of a tile: a quarter of the L2 cache of a current core."""
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """One kernel's parameters.
+
+    Attributes:
+        n: output features.
+        k: input features.
+        x_dtype: of the activations, ``(m, k)``.
+        y_dtype: of the result, ``(m, n)``.
+        w_dtype: of plain weights ``(n, k)``; ``"uint32"`` for words ``(n, k / codes_per_word)``.
+        bits: of a code; 0 for plain weights. A code is stored plus ``2**(bits - 1) - 1``.
+        group: codes that share a scale.
+        scale_dtype: of the scales ``(n, k / group)``.
+        vector_bits: width of the registers to use.
+    """
+
+    n: int
+    k: int
+    x_dtype: str
+    y_dtype: str
+    w_dtype: str
+    vector_bits: int
+    bits: int = 0
+    group: int = 0
+    scale_dtype: str = ""
+
+    @property
+    def codes_per_word(self) -> int:
+        """Neighbouring weights that one lane of a loaded vector holds."""
+        return 32 // self.bits if self.bits else 1
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of the vectors: the most that divide ``k`` evenly."""
+        lanes = self.vector_bits // 32
+        while self.k % (lanes * self.codes_per_word):
+            lanes //= 2
+        return lanes
+
+    @property
+    def blocks(self) -> int:
+        """Vectors of weights in a row."""
+        return self.k // (self.lanes * self.codes_per_word)
+
+
+def one_row(p: Matmul) -> Any:
+    """The PrimFunc ``(x (1, k), w[, scales], y (1, n))``."""
+    rows = 4
+    tiles = -(-p.n // rows)
+    with IRBuilder() as builder:
+        with T.prim_func(is_private=True, s_tir=True):
+            x, weights, y = _arguments(p, 1)
+            with T.sblock("root"):
+                packed = _Activations(p, x, 1)
+                packed.fill()
+                with T.parallel(0, tiles) as tile, T.sblock("tile"):
+                    acc = _Vectors("acc", rows, p.lanes)
+                    acc.clear()
+                    part = _Vectors("part", rows, p.lanes)
+                    index = [_inside(tile * rows + r, p.n, rows) for r in range(rows)]
+                    with T.serial(0, p.blocks) as block:
+                        if p.bits:
+                            for r in range(rows):
+                                part[r] = packed.zero_point_term(block)
+                        for j in range(p.codes_per_word):
+                            values = packed.vector(0, block, j)
+                            for r in range(rows):
+                                target = part if p.bits else acc
+                                target[r] = target[r] + weights.code(index[r], block, j) * values
+                        if p.bits:
+                            for r in range(rows):
+                                acc[r] = acc[r] + part[r] * weights.scale(index[r], block)
+                    sums = acc.sums()
+                    for r in range(rows):
+                        _store(y, 0, tile * rows + r, sums[r], p, guard=p.n % rows != 0)
+        return builder.get()
+
+
+def many_rows(p: Matmul) -> Any:
+    """The PrimFunc ``(x (m, k), w[, scales], y (m, n))`` for any ``m``."""
+    rows = 16
+    while rows > 4 and rows * p.k * 4 > _SCRATCH_BYTES:
+        rows //= 2
+    # 4 x 4 accumulators with 512-bit registers, of which there are 32; 2 x 4 with 16 of 256 bits.
+    tall = 4 if p.vector_bits >= 512 else 2
+    wide = 4
+    tiles = -(-p.n // rows)
+    with IRBuilder() as builder:
+        with T.prim_func(is_private=True, s_tir=True):
+            m = T.int64()
+            x, weights, y = _arguments(p, m)
+            with T.sblock("root"):
+                packed = _Activations(p, x, m)
+                packed.fill()
+                with T.parallel(0, tiles) as tile, T.sblock("tile"):
+                    scratch = T.sblock_alloc_buffer(
+                        (rows, p.blocks, p.codes_per_word, p.lanes), "float32"
+                    )
+                    acc = _Vectors("acc", tall * wide, p.lanes)
+                    lane = T.ramp(0, 1, p.lanes)
+                    with T.serial(0, rows) as r, T.serial(0, p.blocks) as block:
+                        row = _inside(tile * rows + r, p.n, rows)
+                        for j in range(p.codes_per_word):
+                            T.buffer_store(
+                                scratch, weights.value(row, block, j), [r, block, j, lane]
+                            )
+                    with (
+                        T.serial(0, T.ceildiv(m, tall)) as top,
+                        T.serial(0, rows // wide) as left,
+                    ):
+                        acc.clear()
+                        with T.serial(0, p.blocks) as block:
+                            for j in range(p.codes_per_word):
+                                right = [
+                                    scratch[left * wide + c, block, j, lane] for c in range(wide)
+                                ]
+                                for a in range(tall):
+                                    values = packed.vector(T.min(top * tall + a, m - 1), block, j)
+                                    for c in range(wide):
+                                        i = a * wide + c
+                                        acc[i] = acc[i] + values * right[c]
+                        sums = acc.sums()
+                        for a in range(tall):
+                            with T.If(top * tall + a < m), T.Then():
+                                for c in range(wide):
+                                    column = tile * rows + left * wide + c
+                                    _store(
+                                        y,
+                                        top * tall + a,
+                                        column,
+                                        sums[a * wide + c],
+                                        p,
+                                        guard=p.n % rows != 0,
+                                    )
+        return builder.get()
+
+
+def _arguments(p: Matmul, m: Any) -> tuple[Any, _Weights, Any]:
+    T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+    x = T.arg("x", T.buffer((m, p.k), p.x_dtype))
+    w = T.arg("w", T.buffer((p.n, p.k // p.codes_per_word), p.w_dtype))
+    scales = T.arg("scales", T.buffer((p.n, p.k // p.group), p.scale_dtype)) if p.bits else None
+    y = T.arg("y", T.buffer((m, p.n), p.y_dtype))
+    return x, _Weights(p, w, scales), y
+
+
+def _inside(row: Any, n: int, rows: int) -> Any:
+    """The row, or the last one where a tile reaches beyond the matrix."""
+    return T.min(row, n - 1) if n % rows else row
+
+
+def _store(y: Any, row: Any, column: Any, value: Any, p: Matmul, *, guard: bool) -> None:
+    result = T.Cast(p.y_dtype, value)
+    if not guard:
+        T.buffer_store(y, result, [row, column])
+        return
+    with T.If(column < p.n), T.Then():
+        T.buffer_store(y, result, [row, column])
+
+
+class _Weights:
+    """Vectors of a stored weight matrix."""
+
+    def __init__(self, p: Matmul, w: Any, scales: Any) -> None:
+        self._p = p
+        self._w = w
+        self._scales = scales
+
+    def code(self, row: Any, block: Any, j: int) -> Any:
+        """Stored values ``j`` of each word of a vector, as float32 without their scale."""
+        p = self._p
+        stored = self._w[row, T.ramp(block * p.lanes, 1, p.lanes)]
+        if not p.bits:
+            return T.Cast(_vector("float32", p.lanes), stored)
+        mask = T.broadcast(T.uint32((1 << p.bits) - 1), p.lanes)
+        shifted = T.shift_right(stored, T.broadcast(T.uint32(p.bits * j), p.lanes)) if j else stored
+        # A signed conversion is one instruction where an unsigned one may be several.
+        code = T.reinterpret(_vector("int32", p.lanes), T.bitwise_and(shifted, mask))
+        return T.Cast(_vector("float32", p.lanes), code)
+
+    def scale(self, row: Any, block: Any) -> Any:
+        """The scales of the words of a vector."""
+        p = self._p
+        words = p.group // p.codes_per_word
+        first = block * p.lanes // words
+        if words >= p.lanes:
+            return T.broadcast(T.Cast("float32", self._scales[row, first]), p.lanes)
+        parts = [
+            T.broadcast(T.Cast("float32", self._scales[row, first + i]), words)
+            for i in range(p.lanes // words)
+        ]
+        return T.Shuffle(parts, list(range(p.lanes)))
+
+    def value(self, row: Any, block: Any, j: int) -> Any:
+        """The weights themselves."""
+        p = self._p
+        code = self.code(row, block, j)
+        if not p.bits:
+            return code
+        zero = T.broadcast(T.float32((1 << (p.bits - 1)) - 1), p.lanes)
+        return (code - zero) * self.scale(row, block)
+
+
+class _Activations:
+    """The activations as float32 in the order of the weights' vectors."""
+
+    def __init__(self, p: Matmul, x: Any, m: Any) -> None:
+        self._p = p
+        self._x = x
+        self._m = m
+        self._copy = p.bits != 0 or p.x_dtype != "float32"
+        if self._copy:
+            self._values = T.sblock_alloc_buffer(
+                (m, p.blocks, p.codes_per_word, p.lanes), "float32"
+            )
+        # With a stored code q = code + z, sum(code * x) = sum(q * x) - z * sum(x): the second
+        # term doesn't depend on the weights. Only the kernel for one row uses it.
+        self._zero_terms = (
+            T.sblock_alloc_buffer((p.blocks, p.lanes), "float32")
+            if p.bits and isinstance(m, int)
+            else None
+        )
+
+    def fill(self) -> None:
+        """Write the copy, in parallel over the rows."""
+        p = self._p
+        if not self._copy:
+            return
+        lane = T.ramp(0, 1, p.lanes)
+        loop = T.serial if isinstance(self._m, int) else T.parallel
+        with loop(0, self._m) as row, T.serial(0, p.blocks) as block:
+            for j in range(p.codes_per_word):
+                first = block * (p.lanes * p.codes_per_word) + j
+                source = self._x[row, T.ramp(first, p.codes_per_word, p.lanes)]
+                T.buffer_store(
+                    self._values,
+                    T.Cast(_vector("float32", p.lanes), source),
+                    [row, block, j, lane],
+                )
+            if self._zero_terms is not None:
+                total = self.vector(row, block, 0)
+                for j in range(1, p.codes_per_word):
+                    total = total + self.vector(row, block, j)
+                zero = T.broadcast(T.float32(1 - (1 << (p.bits - 1))), p.lanes)
+                T.buffer_store(self._zero_terms, zero * total, [block, lane])
+
+    def vector(self, row: Any, block: Any, j: int) -> Any:
+        """Activations that meet ``code(..., block, j)``."""
+        lanes = self._p.lanes
+        if self._copy:
+            return self._values[row, block, j, T.ramp(0, 1, lanes)]
+        return self._x[row, T.ramp(block * lanes, 1, lanes)]
+
+    def zero_point_term(self, block: Any) -> Any:
+        """``-z`` times the sum over a block's words, lane by lane."""
+        assert self._zero_terms is not None
+        return self._zero_terms[block, T.ramp(0, 1, self._p.lanes)]
+
+
+class _Vectors:
+    """Accumulators that the compiler keeps in registers: constant indices only."""
+
+    def __init__(self, name: str, count: int, lanes: int) -> None:
+        self._count = count
+        self._lanes = lanes
+        self._buffer = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
+        self._sums = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
+        self._name = name
+
+    def __getitem__(self, index: int) -> Any:
+        return self._buffer[index, T.ramp(0, 1, self._lanes)]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        T.buffer_store(self._buffer, value, [index, T.ramp(0, 1, self._lanes)])
+
+    def clear(self) -> None:
+        """Set every accumulator to zero."""
+        for index in range(self._count):
+            self[index] = T.broadcast(T.float32(0), self._lanes)
+
+    def sums(self) -> list[Any]:
+        """Each accumulator's sum over its lanes, halving the vector at every step."""
+        for index in range(self._count):
+            T.buffer_store(self._sums, self[index], [index, T.ramp(0, 1, self._lanes)])
+        half = self._lanes // 2
+        while half:
+            for index in range(self._count):
+                low = self._sums[index, _lanes(0, half)]
+                high = self._sums[index, _lanes(half, half)]
+                T.buffer_store(self._sums, low + high, [index, _lanes(0, half)])
+            half //= 2
+        return [self._sums[index, 0] for index in range(self._count)]
+
+
+def _lanes(first: int, count: int) -> Any:
+    return T.ramp(first, 1, count) if count > 1 else first
+
+
+def _vector(dtype: str, lanes: int) -> str:
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype

@@ -1,0 +1,1 @@
+"""Schedules for kernels nobody wrote by hand, one platform per file."""

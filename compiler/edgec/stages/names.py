@@ -1,0 +1,8 @@
+"""File names that one stage writes and another reads."""
+
+from __future__ import annotations
+
+MODULE = "module.json"
+"""The imported Relax module, as TVM's JSON graph."""
+FACTS = "facts.json"
+"""What the lowering needs to know of the imported model."""

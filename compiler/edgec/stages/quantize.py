@@ -1,0 +1,45 @@
+"""Stage 2: one quantized checkpoint for all targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgec.checkpoints import open_checkpoint
+from edgec.quantization.plan import tensor_schemes
+from edgec.quantization.run import quantize_checkpoint
+from edgec.quantization.schemes import find_scheme
+from edgec.stages.model_file import ModelFile
+from edgec.stages.quantization_inputs import read_overrides
+
+if TYPE_CHECKING:
+    from edgec.stages.context import StageContext
+
+
+def run(context: StageContext) -> None:
+    """Stream every parameter through the recipe's method."""
+    model = ModelFile.read(context.parents["checkpoint"])
+    inputs = context.inputs
+    scheme = find_scheme(str(inputs["quantization.scheme"]))
+    schemes = tensor_schemes(
+        model.parameters,
+        scheme,
+        int(inputs["quantization.group_size"]),
+        read_overrides(inputs),
+    )
+    checkpoint = open_checkpoint(
+        str(context.local["source"]),
+        Path(str(context.local["base"])),
+        seed=int(context.local["seed"]),
+        tensors=lambda _config: model.sources,
+    )
+    quantize_checkpoint(
+        checkpoint,
+        model.parameters,
+        schemes,
+        scheme.dtype,
+        str(inputs["quantization.method"]),
+        context.out,
+        context.progress,
+        threads=int(context.local["threads"]),
+    )

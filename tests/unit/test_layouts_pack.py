@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from quantization_fakes import Counter, small_model
+
+from edgec.errors import UsageError
+from edgec.layouts import pack, shards
+from edgec.layouts.pack import pack_checkpoint
+from edgec.layouts.specs import TensorSpec, nbytes, weight_bytes
+from edgec.layouts.tensor_cache import TensorCache
+from edgec.layouts.unpack import unpacked_rows
+from edgec.parallel import Workspace
+from edgec.quantization.plan import tensor_schemes
+from edgec.quantization.reader import QuantizedCheckpoint
+from edgec.quantization.run import quantize_checkpoint
+from edgec.quantization.schemes import SCHEMES, TensorScheme
+from edgec.quantization.store import StoredTensor, StoreIndex
+from edgec.quantization.tensors import QuantizedTensor
+from edgec.quantization.writer import QuantizedCheckpointWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgec.models.parameters import Parameter
+
+
+def quantized(folder: Path, name: str) -> tuple[list[Parameter], dict[str, TensorScheme | None]]:
+    checkpoint, parameters = small_model()
+    scheme = SCHEMES[name]
+    schemes = tensor_schemes(parameters, scheme, 32)
+    folder.mkdir(exist_ok=True)
+    quantize_checkpoint(
+        checkpoint, parameters, schemes, scheme.dtype, "rtn", folder, Counter(), threads=1
+    )
+    return parameters, schemes
+
+
+def packed(
+    folder: Path, out: Path, parameters: Sequence[Parameter], threads: int = 1
+) -> list[TensorSpec]:
+    out.mkdir()
+    progress = Counter()
+    with QuantizedCheckpoint(folder) as store:
+        specs = pack_checkpoint(store, parameters, out, progress, threads=threads)
+    assert progress.done == progress.total == weight_bytes(specs)
+    return specs
+
+
+def digest(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_the_folder_holds_the_quantized_numbers(tmp_path: Path, name: str) -> None:
+    parameters, schemes = quantized(tmp_path / "q", name)
+    specs = packed(tmp_path / "q", tmp_path / "m", parameters)
+    cache = TensorCache(tmp_path / "m")
+    cache.verify()
+    assert cache.names() == [spec.name for spec in specs]
+    for spec in specs:
+        assert cache.shape(spec.name) == spec.shape
+        assert cache.dtype(spec.name) == spec.dtype
+    with QuantizedCheckpoint(tmp_path / "q") as store:
+        for p in parameters:
+            start, stop = 1, p.shape[0] - 2
+            if schemes[p.name] is None:
+                expected = store.plain(p.name, start, stop).astype(np.float32)
+            else:
+                expected = store.quantized(p.name, start, stop).dequantize()
+            found = unpacked_rows(cache, p, schemes[p.name], start, stop)
+            assert found.dtype == np.float32
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["q4f16_1", "q8f32_1", "q0f16"])
+def test_bytes_depend_on_neither_threads_nor_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    parameters, _ = quantized(tmp_path / "q", name)
+    monkeypatch.setattr(shards.plan_shards, "__defaults__", (1024,))
+    packed(tmp_path / "q", tmp_path / "whole", parameters)
+    monkeypatch.setattr(pack, "STEP", 100)
+    packed(tmp_path / "q", tmp_path / "blocks", parameters, threads=3)
+    assert digest(tmp_path / "whole") == digest(tmp_path / "blocks")
+    assert len(digest(tmp_path / "whole")) > 3
+
+
+def test_the_index_says_what_the_format_asks_for(tmp_path: Path) -> None:
+    parameters, _ = quantized(tmp_path / "q", "q4f16_1")
+    specs = packed(tmp_path / "q", tmp_path / "m", parameters)
+    index = json.loads((tmp_path / "m" / "tensor-cache.json").read_text())
+    total = weight_bytes(specs)
+    weights = 50 * 64 + 40 * 64 + 40 + 64
+    assert index["metadata"] == {
+        "ParamSize": 6,
+        "ParamBytes": total,
+        "BitsPerParam": total * 8 / weights,
+    }
+    (shard,) = index["records"]
+    raw = (tmp_path / "m" / "params_shard_0.bin").read_bytes()
+    assert shard["dataPath"] == "params_shard_0.bin"
+    assert shard["format"] == "raw-shard"
+    assert shard["nbytes"] == len(raw) == total
+    assert shard["md5sum"] == hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    assert shard["records"][1] == {
+        "name": "embed.q_scale",
+        "shape": [50, 2],
+        "dtype": "float16",
+        "format": "raw",
+        "nbytes": 200,
+        "byteOffset": 1600,
+    }
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_codes_that_the_layout_lacks_are_refused_by_name(tmp_path: Path, zeros: bool) -> None:
+    _, parameters = small_model()
+    index = StoreIndex(
+        dtype="float16",
+        tensors=(
+            StoredTensor(
+                name="embed.weight",
+                shape=(50, 64),
+                dtype="float16",
+                bits=4,
+                group_size=32,
+                method="x",
+                zeros=zeros,
+            ),
+        ),
+    )
+    codes = np.full((50, 64), -8, np.int8)
+    points = np.zeros((50, 2), np.int8) if zeros else None
+    tensor = QuantizedTensor(codes, np.ones((50, 2), np.float16), 4, points)
+    with QuantizedCheckpointWriter(tmp_path, index) as writer:
+        writer.write("embed.weight", 0, tensor, Workspace())
+        writer.finish()
+    message = "embed.weight can't be packed: .*" + ("zero points" if zeros else "code -8")
+    with (
+        QuantizedCheckpoint(tmp_path) as store,
+        pytest.raises(UsageError, match=message),
+    ):
+        pack_checkpoint(store, parameters[:1], tmp_path, Counter(), threads=1)
+    assert not (tmp_path / "tensor-cache.json").exists()
+
+
+def test_tensors_are_cut_into_shards_by_the_rule() -> None:
+    sizes = [10, 30, 60, 45, 40, 5, 100, 99, 98, 1, 50, 49, 51, 2, 50]
+    specs = [TensorSpec(f"t{size}", (size,), "int8", "t") for size in sizes]
+    planned = shards.plan_shards(specs, 100)
+    assert [shard.file for shard in planned] == [f"params_shard_{n}.bin" for n in range(9)]
+    assert [[nbytes(place.spec) for place in shard.placements] for shard in planned] == [
+        [60],
+        [10, 30, 45],
+        [100],
+        [99],
+        [98],
+        [40, 5, 1, 50],
+        [51],
+        [50],
+        [49, 2],
+    ]
+    for shard in planned:
+        end = 0
+        for place in shard.placements:
+            assert place.offset == end
+            end += nbytes(place.spec)
+        assert shard.nbytes == end
