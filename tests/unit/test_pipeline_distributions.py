@@ -35,7 +35,7 @@ def look(site: Path, **files: str) -> Installed:
     return installed("toy-wheel")
 
 
-def test_a_wheel_is_known_by_the_files_that_came_with_it(site):
+def test_a_wheel_is_known_by_the_files_that_came_with_it(site: Path) -> None:
     first = look(site, RECORD=RECORD.format(installer="pip", script="venv1"))
     elsewhere = look(site, RECORD=RECORD.format(installer="uv", script="venv2"))
     rebuilt = look(site, RECORD=RECORD.format(installer="pip", script="venv1").replace("BB", "DD"))
@@ -45,7 +45,7 @@ def test_a_wheel_is_known_by_the_files_that_came_with_it(site):
     assert first != rebuilt
 
 
-def test_an_editable_installation_is_known_by_its_sources(site, tmp_path):
+def test_an_editable_installation_is_known_by_its_sources(site: Path, tmp_path: Path) -> None:
     project = tmp_path / "my project"
     for folder in ("toy", ".git", "env"):
         (project / folder).mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_an_editable_installation_is_known_by_its_sources(site, tmp_path):
     assert look(site) != first
 
 
-def test_a_missing_distribution(monkeypatch):
+def test_a_missing_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ToolchainError) as caught:
         installed("no-such-wheel")
     assert str(caught.value) == (
@@ -74,12 +74,12 @@ def test_a_missing_distribution(monkeypatch):
 
     needs = ['Torch_Vision>=2.5; extra == "reference"', "no.such_wheel==1.2"]
     monkeypatch.setattr(distributions.metadata, "requires", lambda _: needs)
-    with pytest.raises(ToolchainError, match="run `pip install 'no.such_wheel==1.2'`"):
+    with pytest.raises(ToolchainError, match=r"run `pip install 'no\.such_wheel==1\.2'`"):
         installed("no-such-wheel")
-    with pytest.raises(ToolchainError, match="run `pip install 'Torch_Vision>=2.5'`"):
+    with pytest.raises(ToolchainError, match=r"run `pip install 'Torch_Vision>=2\.5'`"):
         installed("torch-vision")
 
 
-def test_a_distribution_without_a_list_of_files(site):
-    with pytest.raises(ToolchainError, match="without a list of its files .*--force-reinstall"):
+def test_a_distribution_without_a_list_of_files(site: Path) -> None:
+    with pytest.raises(ToolchainError, match=r"without a list of its files .*--force-reinstall"):
         look(site)

@@ -2,15 +2,16 @@ import os
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from toy_build import build, chain, toy
 
-from edgec.errors import UsageError
+from edgec.errors import BuildError, UsageError
 from edgec.pipeline.events import StageAdvanced, StageFinished, StageHit, StageNote, StageProgress
 from edgec.pipeline.executor import execute, status
-from edgec.pipeline.stage import digests
+from edgec.pipeline.stage import StageSpec, digests
 from edgec.pipeline.store import Store
 
 
@@ -23,7 +24,7 @@ def leftovers(store: Store) -> list[str]:
     return [*os.listdir(store.tmp), *os.listdir(store.locks)]
 
 
-def test_stages_run_in_order_once_and_are_hits_afterwards(store, tmp_path):
+def test_stages_run_in_order_once_and_are_hits_afterwards(store: Store, tmp_path: Path) -> None:
     specs = chain(ran=tmp_path / "ran")
 
     first, _ = build(specs, store)
@@ -41,8 +42,10 @@ def test_stages_run_in_order_once_and_are_hits_afterwards(store, tmp_path):
     assert leftovers(store) == []
 
 
-def test_a_changed_input_runs_exactly_the_stages_that_depend_on_it(store, tmp_path):
-    def specs(value: int) -> list:
+def test_a_changed_input_runs_exactly_the_stages_that_depend_on_it(
+    store: Store, tmp_path: Path
+) -> None:
+    def specs(value: int) -> list[StageSpec]:
         local = {"ran": tmp_path / "ran"}
         return [
             toy("quantize", local=local),
@@ -66,18 +69,18 @@ def test_a_changed_input_runs_exactly_the_stages_that_depend_on_it(store, tmp_pa
     assert [hit for _, _, hit in status(specs(3), store)] == [True, True, False, True, False]
 
 
-def test_local_values_are_no_part_of_the_digest(tmp_path):
+def test_local_values_are_no_part_of_the_digest(tmp_path: Path) -> None:
     assert digests([toy("a", local={"threads": 1})]) == digests([toy("a", local={"threads": 2})])
 
 
-def test_status_and_digests_write_nothing(tmp_path):
+def test_status_and_digests_write_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
 
     assert [hit for _, _, hit in status(chain(), store)] == [False] * 4
     assert not store.root.exists()
 
 
-def test_force_runs_stages_again_and_replaces_their_results(store, tmp_path):
+def test_force_runs_stages_again_and_replaces_their_results(store: Store, tmp_path: Path) -> None:
     specs = chain(ran=tmp_path / "ran")
     first, _ = build(specs, store)
     (first["a"].path / "foreign").write_text("x")
@@ -91,7 +94,7 @@ def test_force_runs_stages_again_and_replaces_their_results(store, tmp_path):
     assert leftovers(store) == []
 
 
-def test_until_leaves_out_what_the_stage_does_not_need(store):
+def test_until_leaves_out_what_the_stage_does_not_need(store: Store) -> None:
     results, _ = build(chain(), store, until="b")
     assert list(results) == ["a", "b"]
 
@@ -99,14 +102,14 @@ def test_until_leaves_out_what_the_stage_does_not_need(store):
         build(chain(), store, until="z")
 
 
-def test_independent_stages_run_at_the_same_time_in_two_processes(store):
+def test_independent_stages_run_at_the_same_time_in_two_processes(store: Store) -> None:
     specs = [toy("x", "slow", seconds=1.0), toy("y", "slow", seconds=1.0)]
     started = time.monotonic()
     build(specs, store, jobs=2)
     assert time.monotonic() - started < 1.9
 
 
-def test_one_worker_serves_all_stages_of_a_line(store):
+def test_one_worker_serves_all_stages_of_a_line(store: Store) -> None:
     specs = [toy("a", "environment", local={"path": Path()})]
     specs += [toy("b", "environment", parents=("a",), local={"path": Path()})]
 
@@ -116,7 +119,7 @@ def test_one_worker_serves_all_stages_of_a_line(store):
     assert scratch[0] == scratch[1]
 
 
-def test_the_environment_of_a_stage(store, monkeypatch):
+def test_the_environment_of_a_stage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
     results, _ = build([toy("a", "environment", local={"path": store.root})], store)
 
@@ -131,13 +134,15 @@ def test_the_environment_of_a_stage(store, monkeypatch):
     assert path_type == "str"
 
 
-def test_a_module_in_the_current_folder_does_not_shadow_others(store, tmp_path, monkeypatch):
+def test_a_module_in_the_current_folder_does_not_shadow_others(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
     monkeypatch.chdir(tmp_path)
     build([toy("a")], store)
 
 
-def test_no_step_of_progress_is_lost_and_events_are_few(store):
+def test_no_step_of_progress_is_lost_and_events_are_few(store: Store) -> None:
     _, events = build([toy("a", "progress")], store)
 
     steps = [event.amount for event in events if isinstance(event, StageAdvanced)]
@@ -148,7 +153,7 @@ def test_no_step_of_progress_is_lost_and_events_are_few(store):
     assert isinstance(events[-1], StageFinished)
 
 
-def test_what_a_stage_prints_goes_to_its_log_and_disturbs_nothing(store):
+def test_what_a_stage_prints_goes_to_its_log_and_disturbs_nothing(store: Store) -> None:
     results, _ = build([toy("a", "noise"), toy("b", parents=("a",))], store)
 
     log = (results["a"].path.parent / "log.txt").read_bytes()
@@ -157,7 +162,7 @@ def test_what_a_stage_prints_goes_to_its_log_and_disturbs_nothing(store):
     assert (results["b"].path.parent / "log.txt").read_bytes() == b""
 
 
-def test_an_interrupt_kills_the_stage_and_leaves_nothing(store, tmp_path):
+def test_an_interrupt_kills_the_stage_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
 
     def interrupt_when_started() -> None:
@@ -186,7 +191,7 @@ def is_dead(pid: int) -> bool:
     return False
 
 
-def test_an_exception_in_the_listener_ends_the_build(store):
+def test_an_exception_in_the_listener_ends_the_build(store: Store) -> None:
     def listener(event: object) -> None:
         raise BrokenPipeError
 
@@ -195,7 +200,7 @@ def test_an_exception_in_the_listener_ends_the_build(store):
     assert leftovers(store) == []
 
 
-def test_a_damaged_result_is_made_again(store):
+def test_a_damaged_result_is_made_again(store: Store) -> None:
     results, _ = build([toy("a")], store)
     (results["a"].path / "data.txt").write_text("")
 
@@ -205,16 +210,17 @@ def test_a_damaged_result_is_made_again(store):
     assert (again["a"].path / "data.txt").read_text() == "a+"
 
 
-def test_a_source_that_changes_while_it_runs_is_not_stored(store, tmp_path, monkeypatch):
+def test_a_source_that_changes_while_it_runs_is_not_stored(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(Path(__file__).with_name("toy_stages.py"), tmp_path / "edited_stages.py")
     monkeypatch.syspath_prepend(tmp_path)
-    spec = toy("a", "slow", seconds=0.3)
-    spec = type(spec)(**(vars(spec) | {"module": "edited_stages"}))
+    spec = replace(toy("a", "slow", seconds=0.3), module="edited_stages")
 
     def edit(event: object) -> None:
         with (tmp_path / "edited_stages.py").open("a") as file:
             file.write("# edited\n")
 
-    with pytest.raises(Exception, match=r"source changed while it ran \(edited_stages.py\)"):
+    with pytest.raises(BuildError, match=r"source changed while it ran \(edited_stages.py\)"):
         execute([spec], store, events=edit)
     assert [hit for _, _, hit in status([spec], store)] == [False]

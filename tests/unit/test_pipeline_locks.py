@@ -16,7 +16,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.lock"
 
 
-def test_one_holder_at_a_time_and_no_file_afterwards(path):
+def test_one_holder_at_a_time_and_no_file_afterwards(path: Path) -> None:
     first, second = FileLock(path), FileLock(path)
 
     assert first.try_acquire()
@@ -29,7 +29,7 @@ def test_one_holder_at_a_time_and_no_file_afterwards(path):
     assert not path.exists()
 
 
-def test_who_waits_is_told_once_and_gets_the_lock(path):
+def test_who_waits_is_told_once_and_gets_the_lock(path: Path) -> None:
     holder = FileLock(path)
     holder.acquire()
     told: list[int | None] = []
@@ -41,7 +41,7 @@ def test_who_waits_is_told_once_and_gets_the_lock(path):
     assert not path.exists()
 
 
-def test_a_short_wait_is_not_told(path):
+def test_a_short_wait_is_not_told(path: Path) -> None:
     holder = FileLock(path)
     holder.acquire()
     told: list[int | None] = []
@@ -50,7 +50,7 @@ def test_a_short_wait_is_not_told(path):
         assert told == []
 
 
-def test_waiting_can_be_called_off(path):
+def test_waiting_can_be_called_off(path: Path) -> None:
     cancelled = threading.Event()
     threading.Timer(0.1, cancelled.set).start()
     with FileLock(path).held(), pytest.raises(Cancelled):
@@ -58,7 +58,7 @@ def test_waiting_can_be_called_off(path):
     assert not path.exists()
 
 
-def test_shared_holders_keep_out_an_exclusive_one_until_the_last_leaves(path):
+def test_shared_holders_keep_out_an_exclusive_one_until_the_last_leaves(path: Path) -> None:
     first, second = FileLock(path, shared=True), FileLock(path, shared=True)
     first.acquire()
     second.acquire()
@@ -73,7 +73,7 @@ def test_shared_holders_keep_out_an_exclusive_one_until_the_last_leaves(path):
         assert not FileLock(path, shared=True).try_acquire()
 
 
-def test_a_lock_on_a_removed_file_is_no_lock(path, monkeypatch):
+def test_a_lock_on_a_removed_file_is_no_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between opening the file and locking it, its holder may remove it."""
     import fcntl  # noqa: PLC0415 - patched here
 
@@ -95,7 +95,7 @@ def test_a_lock_on_a_removed_file_is_no_lock(path, monkeypatch):
     lock.close()
 
 
-def test_the_kernel_frees_the_lock_of_a_killed_process(path):
+def test_the_kernel_frees_the_lock_of_a_killed_process(path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from edgec.pipeline.locks import FileLock;"
         "FileLock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(60)"
@@ -116,7 +116,7 @@ def test_the_kernel_frees_the_lock_of_a_killed_process(path):
     assert not path.exists()
 
 
-def test_many_threads_never_hold_it_together(path):
+def test_many_threads_never_hold_it_together(path: Path) -> None:
     inside = 0
     most = 0
     failures: list[BaseException] = []

@@ -57,7 +57,7 @@ def closure(package: Path, source: str, module: str = "main") -> set[str]:
         ("text = 'import pkg.a'", set()),
     ],
 )
-def test_imports_of_a_module(package, source, expected):
+def test_imports_of_a_module(package: Path, source: str, expected: set[str] | str) -> None:
     files = {f"{name}.py" for name in expected} if isinstance(expected, str) else expected
     assert closure(package, source) == {"__init__.py"} | files
 
@@ -72,11 +72,11 @@ def test_imports_of_a_module(package, source, expected):
         ("from .deep import f", {"sub/deep/__init__.py", "sub/deep/f.py"}),
     ],
 )
-def test_relative_imports_in_a_subpackage(package, source, expected):
+def test_relative_imports_in_a_subpackage(package: Path, source: str, expected: set[str]) -> None:
     assert closure(package, source, "sub.main") == {"__init__.py", "sub/__init__.py"} | expected
 
 
-def test_relative_imports_in_an_init_file(package):
+def test_relative_imports_in_an_init_file(package: Path) -> None:
     (package / "sub" / "__init__.py").write_text("from .d import x\nfrom ..c import y")
     assert closure(package, "import pkg.sub") == {
         "__init__.py",
@@ -86,14 +86,14 @@ def test_relative_imports_in_an_init_file(package):
     }
 
 
-def test_imports_are_followed_round_a_circle(package):
+def test_imports_are_followed_round_a_circle(package: Path) -> None:
     (package / "a.py").write_text("import pkg.b")
     (package / "b.py").write_text("import pkg.c")
     (package / "c.py").write_text("import pkg.a")
     assert closure(package, "import pkg.a") == {"__init__.py", "a.py", "b.py", "c.py"}
 
 
-def test_digests_follow_the_bytes_of_the_files(package):
+def test_digests_follow_the_bytes_of_the_files(package: Path) -> None:
     before = Sources("pkg", package).closure(["pkg.a"])
     (package / "a.py").write_text("import pkg.b\n")
     after = Sources("pkg", package).closure(["pkg.a"])
@@ -103,27 +103,31 @@ def test_digests_follow_the_bytes_of_the_files(package):
     assert "pkg/b.py" in after
 
 
-def test_a_root_elsewhere_stands_for_its_own_file(package, monkeypatch):
+def test_a_root_elsewhere_stands_for_its_own_file(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (package.parent / "foreign_root.py").write_text("import pkg.a")
     monkeypatch.syspath_prepend(package.parent)
     assert list(Sources("pkg", package).closure(["foreign_root"])) == ["foreign_root.py"]
 
 
 @pytest.mark.parametrize("name", ["pkg.nothing", "no_such_module_at_all", "sys"])
-def test_a_root_that_has_no_source_is_an_error(package, name, monkeypatch):
+def test_a_root_that_has_no_source_is_an_error(
+    package: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(package.parent)
     with pytest.raises(ModuleNotFoundError, match=name):
         Sources("pkg", package).closure([name])
 
 
-def test_the_closure_of_edgec_itself():
+def test_the_closure_of_edgec_itself() -> None:
     found = Sources().closure(["edgec.pipeline.worker"])
     assert {"edgec/__init__.py", "edgec/stages/context.py", "edgec/errors.py"} <= found.keys()
     # These are imported for type checking only.
     assert "edgec/progress.py" not in found
 
 
-def test_a_hundred_files_take_no_time(tmp_path):
+def test_a_hundred_files_take_no_time(tmp_path: Path) -> None:
     root = tmp_path / "pkg"
     root.mkdir()
     text = (Path(__file__).resolve()).read_text()

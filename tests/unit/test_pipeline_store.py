@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
-def test_the_place_and_the_record_of_a_result(store):
+def test_the_place_and_the_record_of_a_result(store: Store) -> None:
     results, _ = build([toy("a", value=3)], store)
 
     digest = results["a"].digest
@@ -37,14 +37,16 @@ def test_the_place_and_the_record_of_a_result(store):
     assert json.loads((store.root / "edgec-store.json").read_text()) == {"schema": "edgec.store/v1"}
 
 
-def test_the_root_is_named_by_the_environment(monkeypatch, tmp_path):
+def test_the_root_is_named_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "x"))
     assert cache_root() == tmp_path / "x"
     monkeypatch.setenv("EDGEC_CACHE", "below")
     assert cache_root() == Path.cwd() / "below"
 
 
-def test_a_file_in_the_place_of_the_cache(tmp_path):
+def test_a_file_in_the_place_of_the_cache(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     for root in (file, file / "below"):
@@ -53,14 +55,14 @@ def test_a_file_in_the_place_of_the_cache(tmp_path):
     assert file.read_text() == "mine"
 
 
-def test_a_folder_with_foreign_files_is_not_touched(tmp_path):
+def test_a_folder_with_foreign_files_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(CacheError, match=r"files that edgec did not put there \('thesis\.tex'\)"):
         Store(tmp_path)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-def test_files_that_come_before_the_first_build_are_noticed(tmp_path):
+def test_files_that_come_before_the_first_build_are_noticed(tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     store.root.mkdir()
     (store.root / "thesis.tex").write_text("mine")
@@ -69,7 +71,7 @@ def test_files_that_come_before_the_first_build_are_noticed(tmp_path):
     assert os.listdir(store.root) == ["thesis.tex"]
 
 
-def test_a_folder_that_was_half_marked_by_a_killed_build_is_ours(tmp_path):
+def test_a_folder_that_was_half_marked_by_a_killed_build_is_ours(tmp_path: Path) -> None:
     (tmp_path / ".edgec-store.json.abcd").write_text("{")
     Store(tmp_path).prepare()
     Store(tmp_path)
@@ -79,14 +81,14 @@ def test_a_folder_that_was_half_marked_by_a_killed_build_is_ours(tmp_path):
     ("marker", "text"),
     [('{"schema": "edgec.store/v9"}', "another version of edgec"), ("[", "is damaged")],
 )
-def test_a_store_of_another_version_is_not_touched(tmp_path, marker, text):
+def test_a_store_of_another_version_is_not_touched(tmp_path: Path, marker: str, text: str) -> None:
     (tmp_path / "edgec-store.json").write_text(marker)
     with pytest.raises(CacheError, match=text):
         Store(tmp_path)
 
 
 @pytest.mark.parametrize("record", ["", "{}", "[]", '{"files": 3}'])
-def test_a_damaged_record_is_no_result(store, record):
+def test_a_damaged_record_is_no_result(store: Store, record: str) -> None:
     results, _ = build([toy("a")], store)
     (results["a"].path.parent / "stage.json").write_text(record)
 
@@ -97,7 +99,7 @@ def test_a_damaged_record_is_no_result(store, record):
     assert len(store.entries()) == 1
 
 
-def test_verification_names_every_difference(store):
+def test_verification_names_every_difference(store: Store) -> None:
     results, _ = build([toy("a")], store)
     entry = store.lookup("a", results["a"].digest)
     assert entry is not None
@@ -123,7 +125,7 @@ def names(entries: list) -> list[str]:
     return [entry.name for entry in entries]
 
 
-def test_gc_by_age_size_and_number(store):
+def test_gc_by_age_size_and_number(store: Store) -> None:
     build(chain(), store)
     aged(store, {"a": 400, "b": 300, "c": 200, "d": 100})
     total = sum(entry.bytes for entry in store.entries())
@@ -141,7 +143,7 @@ def test_gc_by_age_size_and_number(store):
     assert os.listdir(store.tmp) == os.listdir(store.locks) == []
 
 
-def test_gc_keeps_the_last_used_of_each_stage(store):
+def test_gc_keeps_the_last_used_of_each_stage(store: Store) -> None:
     for value in range(3):
         build([toy("a", value=value)], store)
         aged_now = store.lookup("a", store.entries()[0].digest)
@@ -152,14 +154,14 @@ def test_gc_keeps_the_last_used_of_each_stage(store):
     assert [entry.identity.inputs["value"] for entry in removed] == [0, 1]
 
 
-def test_a_hit_makes_an_entry_young(store):
+def test_a_hit_makes_an_entry_young(store: Store) -> None:
     build([toy("a"), toy("b")], store)
     aged(store, {"a": 400, "b": 300})
     build([toy("a")], store)
     assert names(gc(store, older_than_s=200)) == ["b"]
 
 
-def test_gc_does_not_disturb_a_build(store):
+def test_gc_does_not_disturb_a_build(store: Store) -> None:
     build([toy("a")], store)
     with (
         store.in_use(),
@@ -171,7 +173,7 @@ def test_gc_does_not_disturb_a_build(store):
     assert names(gc(store, max_bytes=0)) == ["a"]
 
 
-def test_gc_removes_damaged_entries_and_old_logs(store):
+def test_gc_removes_damaged_entries_and_old_logs(store: Store) -> None:
     results, _ = build([toy("a")], store)
     (results["a"].path / "data.txt").unlink()
     (store.logs / "a.log").write_text("old")
@@ -183,7 +185,7 @@ def test_gc_removes_damaged_entries_and_old_logs(store):
     assert os.listdir(store.logs) == []
 
 
-def test_a_sweep_removes_what_nobody_holds(store):
+def test_a_sweep_removes_what_nobody_holds(store: Store) -> None:
     store.prepare()
     (store.locks / "dead-1.lock").touch()
     (store.tmp / "dead-1.aaaa" / "out").mkdir(parents=True)
@@ -204,7 +206,7 @@ def start_build(store: Store, ran: Path, seconds: float) -> subprocess.Popen[byt
     )
 
 
-def test_two_builds_at_once_share_the_work(store, tmp_path):
+def test_two_builds_at_once_share_the_work(store: Store, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     processes = [start_build(store, ran, 0.3) for _ in range(3)]
     outputs = [process.communicate()[0].decode() for process in processes]
@@ -216,7 +218,9 @@ def test_two_builds_at_once_share_the_work(store, tmp_path):
     assert os.listdir(store.tmp) == os.listdir(store.locks) == []
 
 
-def test_a_build_killed_at_any_moment_leaves_a_store_that_works(store, tmp_path):
+def test_a_build_killed_at_any_moment_leaves_a_store_that_works(
+    store: Store, tmp_path: Path
+) -> None:
     """Only the builder is killed: its workers have to notice by themselves."""
     ran = tmp_path / "ran"
     for moment in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.42, 0.5, 0.6, 0.75):

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_build import chain
@@ -57,27 +58,27 @@ OLD = StageIdentity(
         ({}, []),
     ],
 )
-def test_reasons(change, reasons):
+def test_reasons(change: dict[str, Any], reasons: list[str]) -> None:
     assert explain(OLD, replace(OLD, **change), stored=True) == reasons
 
 
-def test_reasons_that_are_no_change():
+def test_reasons_that_are_no_change() -> None:
     assert explain(None, OLD, stored=False) == ["never built before"]
     assert explain(None, OLD, stored=True) == []
     assert explain(OLD, OLD, stored=False) == ["its entry was removed from the cache, or damaged"]
 
 
-def test_a_long_value_is_cut():
+def test_a_long_value_is_cut() -> None:
     change = replace(OLD, inputs=OLD.inputs | {"group_size": "x" * 500})
     assert len(explain(OLD, change, stored=True)[0]) < 100
 
 
-def test_a_value_that_looks_the_same_is_still_named():
+def test_a_value_that_looks_the_same_is_still_named() -> None:
     change = replace(OLD, inputs=OLD.inputs | {"group_size": "32"})
     assert explain(OLD, change, stored=True) == ['inputs.group_size: 32 -> "32"']
 
 
-def test_every_difference_in_the_digest_has_a_reason():
+def test_every_difference_in_the_digest_has_a_reason() -> None:
     for change in (
         {"inputs": {}},
         {"code": {}},
@@ -90,13 +91,13 @@ def test_every_difference_in_the_digest_has_a_reason():
         assert explain(OLD, other, stored=False)
 
 
-def test_an_identity_survives_json():
+def test_an_identity_survives_json() -> None:
     data = json.loads(json.dumps(OLD.to_json()))
     assert StageIdentity.from_json(data | {"more": 1}) == OLD
     assert StageIdentity.from_json(data).digest == OLD.digest
 
 
-def test_the_order_of_stages_and_wrong_graphs():
+def test_the_order_of_stages_and_wrong_graphs() -> None:
     assert [spec.name for spec in ordered(chain())] == ["a", "b", "c", "d"]
     with pytest.raises(AssertionError, match="cycle"):
         ordered([StageSpec("x", "m", {}, parents=("y",)), StageSpec("y", "m", {}, parents=("x",))])
@@ -104,7 +105,7 @@ def test_the_order_of_stages_and_wrong_graphs():
         ordered([StageSpec("x", "m", {}), StageSpec("x", "m", {})])
 
 
-def test_history_remembers_builds_that_differ(tmp_path: Path):
+def test_history_remembers_builds_that_differ(tmp_path: Path) -> None:
     history = History(Store(tmp_path / "cache"))
     first, second = identify(chain(seconds=0)), identify(chain(seconds=1))
     assert history.builds("r", "host") == []
@@ -128,7 +129,7 @@ def test_history_remembers_builds_that_differ(tmp_path: Path):
     ]
 
 
-def test_history_is_bounded_and_survives_damage(tmp_path: Path):
+def test_history_is_bounded_and_survives_damage(tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     history = History(store)
     for seconds in range(12):

@@ -51,4 +51,5 @@ if __name__ == "__main__":
     results, _ = build(
         chain(seconds=float(sys.argv[3]), ran=Path(sys.argv[2])), Store(Path(sys.argv[1]))
     )
-    print(*(f"{name}:{result.hit}" for name, result in sorted(results.items())))
+    for name, result in results.items():
+        sys.stdout.write(f"{name}:{result.hit}\n")

@@ -39,7 +39,7 @@ def do_slow(context: StageContext) -> None:
 
 def do_sleep(context: StageContext) -> None:
     if "pid" in context.local:
-        child = subprocess.Popen(["sleep", "100"])
+        child = subprocess.Popen(["/bin/sleep", "100"])
         Path(context.local["pid"]).write_text(f"{os.getpid()} {child.pid}")
     time.sleep(100)
 
@@ -47,7 +47,8 @@ def do_sleep(context: StageContext) -> None:
 def do_segfault(context: StageContext) -> None:
     faulthandler.disable()
     for line in range(30):
-        print(f"line {line} before the crash")
+        sys.stdout.write(f"line {line} before the crash\n")
+    ctypes.CDLL(None).printf(b"C before the crash\n")
     os.kill(os.getpid(), 11)
 
 
@@ -72,11 +73,11 @@ def do_disk_full(context: StageContext) -> None:
 
 
 def do_noise(context: StageContext) -> None:
-    print('{"event": "done"}')
-    print("to stderr", file=sys.stderr)
+    sys.stdout.write('{"event": "done"}\n')
+    sys.stderr.write("to stderr\n")
     libc = ctypes.CDLL(None)
     libc.printf(b"from C\n")
-    subprocess.run(["sh", "-c", "echo from a child; cat"], check=True)
+    subprocess.run(["/bin/sh", "-c", "echo from a child; cat"], check=True)
     os.write(1, b"\xff\xfe raw\n")
     do_write(context)
 

@@ -15,7 +15,7 @@ from edgec.artifacts.layout import (
     MODEL_FOLDER,
     REPORT,
 )
-from edgec.errors import ToolchainError, UsageError, VerificationError
+from edgec.errors import UsageError, VerificationError
 from edgec.files import sha256_file
 
 if TYPE_CHECKING:
@@ -96,27 +96,6 @@ class Artifact:
                     where=str(path),
                     remedy=_REBUILD,
                 )
-
-    def check_runs_here(self, features: frozenset[str], machine: str) -> None:
-        """Refuse a library this processor can't execute, before it dies of an illegal instruction.
-
-        Raises:
-            ToolchainError: features are missing, or the library is for another architecture.
-        """
-        runtime = self.manifest["runtime"]
-        if runtime["architecture"] != machine:
-            raise ToolchainError(
-                f"the library is for {runtime['architecture']} processors and this is {machine}",
-                where=str(self.library),
-                remedy="run it on such a machine, or build for --target host",
-            )
-        missing = sorted(set(runtime["cpu_features"]) - features)
-        if missing:
-            raise ToolchainError(
-                f"the library needs CPU features that this processor lacks: {', '.join(missing)}",
-                where=str(self.library),
-                remedy="run it on such a machine, or build for --target host",
-            )
 
 
 def open_artifact(folder: Path) -> Artifact:

@@ -122,7 +122,7 @@ def _open(path: Path) -> tuple[int, int]:
     try:
         # Looked at before it is opened: opening a pipe would wait for a writer.
         regular = stat.S_ISREG(os.stat(path).st_mode)
-        descriptor = os.open(path, os.O_RDONLY) if True else -1
+        descriptor = os.open(path, os.O_RDONLY) if regular else -1
     except FileNotFoundError as error:
         raise CheckpointError(
             "there is no such file", where=str(path), remedy="download the model again"

@@ -9,15 +9,17 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from edgec import __version__
 from edgec.cli.lazy import LazyGroup
 from edgec.cli.settings import Settings
-from edgec.errors import EdgecError
+from edgec.errors import EdgecError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SECTIONS = {
     "Build": {
@@ -48,19 +50,23 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     sections=_SECTIONS,
     package="edgec.cli.commands",
     context_settings=_CONTEXT,
+    invoke_without_command=True,
     epilog="\b\nExample:\n  edgec build tinypy && edgec run tinypy --prompt 'def add(a, b):'",
 )
 @click.version_option(__version__, package_name="edgec", message="edgec %(version)s")
 @click.option("-q", "--quiet", is_flag=True, help="Print no progress, only results and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the traceback of errors too.")
-@click.pass_obj
-def cli(settings: Settings, *, quiet: bool, verbose: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, *, quiet: bool, verbose: bool) -> None:
     """One recipe to deployable model libraries for every edge device.
 
     Results go to stdout, progress to stderr. Exit codes: 1 build failed, 2 usage, 3 unsupported
     model, 4 toolchain missing, 5 verification or budget failed, 6 cache unusable.
     """
+    settings = context.ensure_object(Settings)
     settings.quiet, settings.verbose = quiet, verbose
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main() -> NoReturn:
@@ -82,12 +88,11 @@ def run(args: Sequence[str]) -> int:
         code = cli.main(list(args), prog_name="edgec", standalone_mode=False, obj=settings)
         sys.stdout.flush()
     except EdgecError as error:
-        return _report_error(error, settings)
+        return _report(error, settings)
     except click.ClickException as error:
-        error.show(sys.stderr)
-        if settings.as_json or "--json" in args:
-            _print_error("usage", error.format_message(), error.exit_code)
-        return error.exit_code
+        # A wrong word is found before the option for JSON takes effect.
+        settings.as_json = settings.as_json or "--json" in args
+        return _report(_usage_error(error), settings)
     except click.Abort:
         click.echo("interrupted", err=True)
         return _INTERRUPTED
@@ -97,32 +102,37 @@ def run(args: Sequence[str]) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - the last place that can say something about it
         traceback.print_exc()
-        click.echo(
-            f"error: this is a bug in edgec {__version__}; please report the above", err=True
-        )
+        what = f"{type(error).__name__}: {error}"
+        _print_error(f"this is a bug in edgec {__version__}, please report it; {what}")
         if settings.as_json:
-            _print_error("bug", f"{type(error).__name__}: {error}", 1)
+            _print_json({"kind": "bug", "what": what, "where": "", "remedy": ""}, 1)
         return 1
     return code if isinstance(code, int) else 0
 
 
-def _report_error(error: EdgecError, settings: Settings) -> int:
+def _usage_error(error: click.ClickException) -> EdgecError:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    what = error.format_message().rstrip(".")
+    if context is None:
+        return UsageError(what)
+    command = context.command_path
+    return UsageError(what[:1].lower() + what[1:], where=command, remedy=f"see {command} --help")
+
+
+def _report(error: EdgecError, settings: Settings) -> int:
     if settings.verbose:
-        traceback.print_exception(error)
-    click.echo(click.style("error:", fg="red", bold=True) + f" {error}", err=True)
+        traceback.print_exception(type(error), error, error.__traceback__)
+    _print_error(str(error))
     if settings.as_json:
-        _print_error(error.kind, error.what, error.exit_code, error.where, error.remedy)
+        _print_json(error.to_json(), error.exit_code)
     return error.exit_code
 
 
-def _print_error(kind: str, what: str, code: int, where: str = "", remedy: str = "") -> None:
+def _print_error(text: str) -> None:
+    click.echo(click.style("error:", fg="red", bold=True) + f" {text}", err=True)
+
+
+def _print_json(error: dict[str, str], code: int) -> None:
     """One line, so that it can also end a stream of events."""
-    data = {
-        "schema": "edgec.error/v1",
-        "kind": kind,
-        "where": where,
-        "what": what,
-        "remedy": remedy,
-        "exit_code": code,
-    }
+    data = {"schema": "edgec.error/v1", **error, "exit_code": code}
     click.echo(json.dumps(data, ensure_ascii=False))

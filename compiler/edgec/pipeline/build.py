@@ -28,7 +28,7 @@ from edgec.pipeline.trees import remove_tree
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
 
@@ -74,13 +74,13 @@ class Builder:
         store: where results are looked up and put.
         events: told what happens; may be called from any thread.
         cancelled: set to call off everything.
-        force: make results again that are in the store.
+        forced: names of stages whose results are made again although they are in the store.
     """
 
     store: Store
     events: Callable[[Event], None]
     cancelled: threading.Event
-    force: bool
+    forced: Collection[str]
 
     def make(self, task: Task, worker: WorkerProcess) -> StageResult:
         """Find the task's result or make it on ``worker``.
@@ -102,7 +102,7 @@ class Builder:
             return StageResult(task.spec.name, task.digest, entry.out, hit=False, seconds=seconds)
 
     def _find(self, task: Task) -> StageResult | None:
-        if self.force:
+        if task.spec.name in self.forced:
             return None
         entry = self.store.lookup(task.spec.name, task.digest)
         if entry is None:

@@ -15,7 +15,7 @@ from edgec.pipeline.process import WorkerProcess
 from edgec.pipeline.stage import StageIdentity, StageSpec, digests, identify, ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from edgec.pipeline.events import Event
     from edgec.pipeline.store import Store
@@ -27,6 +27,7 @@ def execute(
     *,
     events: Callable[[Event], None],
     force: bool = False,
+    force_stages: Collection[str] = (),
     until: str | None = None,
     jobs: int = 2,
 ) -> dict[str, StageResult]:
@@ -39,6 +40,7 @@ def execute(
         store: where results are looked up and put.
         events: told what happens, one event at a time, but from several threads.
         force: make results again that are in the store.
+        force_stages: the same for the stages of these names.
         until: run only this stage and those it needs.
         jobs: how many stages may run at the same time, each in a process of its own.
 
@@ -60,7 +62,8 @@ def execute(
             with turn:
                 events(event)
 
-        builder = Builder(store, one_at_a_time, threading.Event(), force)
+        forced = {spec.name for spec in chosen} if force else force_stages
+        builder = Builder(store, one_at_a_time, threading.Event(), forced)
         results = _run_all(chosen, identities, builder, max(1, jobs))
     return {spec.name: results[spec.name] for spec in chosen}
 

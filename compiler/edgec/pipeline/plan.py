@@ -15,6 +15,7 @@ from edgec.errors import UsageError
 from edgec.models.find import family_name
 from edgec.pipeline.stage import StageSpec
 from edgec.runtime.threads import usable_cpus
+from edgec.target import missing_features
 from edgec.verification.text import load_documents, text_digest
 
 if TYPE_CHECKING:
@@ -162,17 +163,25 @@ def plan_build(
         ),
     ]
     if verify:
-        stages.append(_verify_stage(loaded, target, local, reference=reference))
+        stages.append(_verify_stage(loaded, target, context, local, reference=reference))
     return BuildPlan(loaded, target, tuple(stages), source, length, chunk, reference)
 
 
 def _verify_stage(
-    loaded: LoadedRecipe, target: Target, local: dict[str, Any], *, reference: bool
+    loaded: LoadedRecipe,
+    target: Target,
+    context: dict[str, Any],
+    local: dict[str, Any],
+    *,
+    reference: bool,
 ) -> StageSpec:
     quality = loaded.recipe.quality
     inputs: dict[str, Any] = {
+        **context,
         "target.standin": target.standin,
         "target.cpu_features": list(target.cpu_features),
+        "target.architecture": str(target.tvm.get("mtriple", "")).partition("-")[0],
+        "standin.missing_features": missing_features(target),
         "quality.reference": reference,
     }
     if quality.text is not None:
@@ -188,6 +197,7 @@ def _verify_stage(
         inputs,
         local={**local, "text": quality.text},
         parents=("checkpoint", "quantize", "compile", "pack"),
+        code=(f"edgec.standins.{target.standin}",),
         distributions=(*_TVM, *(("torch", "transformers") if reference else ())),
         timeout_s=24 * _HOUR,
     )

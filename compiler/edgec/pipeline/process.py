@@ -183,7 +183,8 @@ class WorkerProcess:
 
 def _command(descriptor: int) -> list[str]:
     path = [os.path.abspath(entry) for entry in sys.path]
-    return [sys.executable, "-c", _BOOT, str(descriptor), str(os.getpid()), *path]
+    # Unbuffered (-u), also for C libraries: a crash must not lose the last lines of the log.
+    return [sys.executable, "-u", "-c", _BOOT, str(descriptor), str(os.getpid()), *path]
 
 
 def _environment(scratch: Path) -> dict[str, str]:

@@ -22,10 +22,10 @@ from edgec.pipeline.executor import execute
 from edgec.pipeline.history import History
 from edgec.pipeline.stage import StageIdentity, identify
 from edgec.stages.model_file import ModelFile
-from edgec.verification.gates import broken_gates
+from edgec.verification.verdict import gates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from edgec.pipeline.build import StageResult
@@ -65,6 +65,7 @@ def build(
     *,
     events: Callable[[Event], None],
     force: bool = False,
+    force_stages: Collection[str] = (),
     jobs: int = 2,
 ) -> BuildResult:
     """Run what is not in the store and bring the artifact up to date.
@@ -75,7 +76,8 @@ def build(
         store: of stage results.
         digests: cached sha256 of files.
         events: told what happens.
-        force: run every stage again.
+        force: run every stage again, and write the artifact again.
+        force_stages: run the stages of these names again.
         jobs: stages that may run at the same time.
 
     Raises:
@@ -84,21 +86,23 @@ def build(
     """
     started = time.monotonic()
     with store.in_use():
-        results = execute(plan.stages, store, events=events, force=force, jobs=jobs)
+        results = execute(
+            plan.stages, store, events=events, force=force, force_stages=force_stages, jobs=jobs
+        )
         identities = identify(plan.stages)
         digest = _build_digest(plan, identities)
-        events(StageStarted(ASSEMBLE, digest))
         with store.lock(f"{ASSEMBLE}-{digest_json(str(place.absolute()))[:32]}").held():
             manifest = _present_manifest(place, digest, digests)
             written = manifest is None or force
             report = _report(plan, results)
             if written:
+                events(StageStarted(ASSEMBLE, digest))
+                began = time.monotonic()
                 manifest = _write(plan, place, digest, results, identities, report)
+                events(StageFinished(ASSEMBLE, digest, time.monotonic() - began))
+            else:
+                events(StageHit(ASSEMBLE, digest))
         assert manifest is not None
-        if written:
-            events(StageFinished(ASSEMBLE, digest, 0.0))
-        else:
-            events(StageHit(ASSEMBLE, digest))
         History(store).record(plan.name, plan.target.name, identities)
     return BuildResult(
         place,
@@ -204,7 +208,7 @@ def _memory_plan(plan: BuildPlan, facts: dict[str, Any]) -> MemoryPlan:
 
 def _check_gates(plan: BuildPlan, report: dict[str, Any]) -> None:
     quality = plan.loaded.recipe.quality
-    broken = broken_gates(report, quality)
+    broken = gates(report, quality)
     if broken:
         raise VerificationError(
             f"the quality gate is broken: {'; '.join(broken)}",

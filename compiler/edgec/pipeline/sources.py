@@ -49,10 +49,12 @@ class Sources:
         seen: set[str] = set()
         waiting: list[str] = []
         for root in roots:
-            if self._find(root):
+            if root.partition(".")[0] != self._package:
+                found |= _foreign(root)
+            elif self._find(root):
                 waiting.append(root)
             else:
-                found |= _foreign(root)
+                raise _no_source(root)
         while waiting:
             module = waiting.pop()
             if module in seen:
@@ -96,6 +98,10 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _no_source(module: str) -> ModuleNotFoundError:
+    return ModuleNotFoundError(f"no source file for module {module!r}", name=module)
+
+
 def _ancestors(module: str) -> list[str]:
     parts = module.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
@@ -103,8 +109,8 @@ def _ancestors(module: str) -> list[str]:
 
 def _foreign(module: str) -> dict[str, str]:
     spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no source file for module {module!r}", name=module)
+    if spec is None or spec.origin is None or not spec.has_location:
+        raise _no_source(module)
     path = Path(spec.origin)
     key = "/".join([*module.split(".")[:-1], path.name])
     return {key: _sha256(path.read_bytes())}

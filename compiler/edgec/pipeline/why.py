@@ -44,16 +44,16 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _inputs(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     for key in sorted(old.keys() | new.keys()):
-        before, after = _value(old, key), _value(new, key)
+        before, after = _json(old, key), _json(new, key)
         if before != after:
+            # Without quotes it reads better, unless they are the difference.
+            if before.strip('"') != after.strip('"'):
+                before, after = before.strip('"'), after.strip('"')
             yield f"inputs.{key}: {_short(before)} -> {_short(after)}"
 
 
-def _value(inputs: dict[str, Any], key: str) -> str:
-    if key not in inputs:
-        return _ABSENT
-    value = inputs[key]
-    return value if isinstance(value, str) else canonical_json(value)
+def _json(inputs: dict[str, Any], key: str) -> str:
+    return canonical_json(inputs[key]) if key in inputs else _ABSENT
 
 
 def _short(text: str) -> str:

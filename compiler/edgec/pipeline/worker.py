@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import faulthandler
 import importlib
+import io
 import json
 import os
 import queue
@@ -44,6 +45,9 @@ def main(descriptor: int, parent: int) -> NoReturn:
     os.dup2(null, 0)
     os.close(null)
     faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     channel = Channel(descriptor)
     inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(jobs, inbox), daemon=True).start()
@@ -73,7 +77,6 @@ def _serve(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     progress = ChannelProgress(channel)
     result = _run(job, progress)
     progress.flush()
-    _flush_output()
     return result
 
 
@@ -118,14 +121,3 @@ def _log_to(path: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    # Lines have to be in the file when the process crashes.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
-
-
-def _flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # the disk of the log may be full
-            stream.flush()
-    ctypes.CDLL(None).fflush(None)

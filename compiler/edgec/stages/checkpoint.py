@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgec.checkpoints import check_parameters, open_checkpoint, open_source, tokenizer_files
+from edgec.files import pretty_json
 from edgec.models.causal_lm_parameters import model_parameters
 from edgec.models.find import family_name, load_family
 from edgec.stages.model_file import ModelFile
+from edgec.stages.names import CONFIG
 
 if TYPE_CHECKING:
     from edgec.stages.context import StageContext
@@ -33,6 +35,7 @@ def run(context: StageContext) -> None:
     parameters = model_parameters(checkpoint.config)
     ignore = load_family(checkpoint.config).IGNORED_TENSORS
     check_parameters(checkpoint, parameters, ignore=ignore)
+    (context.out / CONFIG).write_text(pretty_json(checkpoint.config))
     copied = []
     for file in tokenizer_files(open_source(source, base).folder):
         shutil.copyfile(file, context.out / file.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+CONFIG = "config.json"
+"""The model's config, beside copies of its tokenizer files."""
 MODULE = "module.json"
 """The imported Relax module, as TVM's JSON graph."""
 FACTS = "facts.json"

@@ -56,7 +56,7 @@ def best_for_this_machine(targets: Iterable[Target]) -> str:
     ]
     if not fitting:
         raise ToolchainError(
-            f"no target fits this machine's CPU ({_architecture(platform.machine())})",
+            f"no target fits this machine's CPU ({architecture(platform.machine())})",
             where="host",
             remedy=_NAME_ONE,
         )
@@ -89,11 +89,12 @@ def _features_in(cpuinfo: Path) -> frozenset[str]:
 
 def _is_for_this_system(target: Target) -> bool:
     triple = str(target.tvm.get("mtriple", "")).split("-")
-    architecture_fits = not triple[0] or _architecture(triple[0]) == _architecture(
+    architecture_fits = not triple[0] or architecture(triple[0]) == architecture(
         platform.machine()
     )
     return architecture_fits and "android" not in triple[-1]
 
 
-def _architecture(name: str) -> str:
+def architecture(name: str) -> str:
+    """An architecture in the spelling of LLVM's triples: ``arm64`` is ``aarch64``."""
     return _ARCHITECTURES.get(name.lower(), name.lower())

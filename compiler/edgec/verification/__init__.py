@@ -6,6 +6,6 @@ compiler's, of the first two the quantizer's.
 
 Read in this order: ``interfaces`` (what is compared), ``text`` (on what), ``figures`` and
 ``statistics`` (how), ``tolerance`` (how much rounding explains), ``reference`` (transformers),
-``steps`` and ``paths`` (prefill, decode and batches must agree), ``run`` (all of it, as a report)
-and ``golden`` with ``golden_file`` (a check that needs no torch).
+``steps`` and ``paths`` (prefill, decode and batches must agree), ``run`` (all of it, as a report),
+``verdict`` (is that good enough?) and ``golden`` with ``golden_file`` (a check that needs no torch).
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,6 +88,7 @@ class Comparison:
         """
         assert self._differences.count, "no window of two tokens was added"
         ratio = bounded_exp(self._differences.mean)
+        error = ratio * self._differences.standard_error
         figures = {
             "max_logit_error": self._largest_difference,
             "logit_scale": self._largest_logit,
@@ -95,22 +97,17 @@ class Comparison:
             "reference_perplexity": bounded_exp(self._losses.mean),
             "perplexity": bounded_exp(self._losses.mean + self._differences.mean),
             "perplexity_ratio": ratio,
-            "perplexity_ratio_error": bounded_exp(
-                math.log(ratio) + math.log(self._differences.standard_error)
-            )
-            if ratio and self._differences.standard_error
-            else 0.0,
+            "perplexity_ratio_error": min(error, sys.float_info.max),
         }
         counts = {"positions": self._positions, "predictions": self._differences.count}
         return {**counts, **{name: rounded(value) for name, value in figures.items()}}
 
-    def _add_rows(
-        self, reference: Logits, other: Logits, following: npt.NDArray[np.int64]
-    ) -> None:
+    def _add_rows(self, reference: Logits, other: Logits, following: npt.NDArray[np.int64]) -> None:
         """Add a block of rows; ``following`` may be one shorter than the block."""
         shape = reference.shape
         first, second, scratch = (
-            self._workspace.array(name, shape, np.float64) for name in ("first", "second", "scratch")
+            self._workspace.array(name, shape, np.float64)
+            for name in ("first", "second", "scratch")
         )
         np.subtract(reference, other, out=scratch, dtype=np.float64)
         self._largest_difference = max(

@@ -24,7 +24,7 @@ class Document:
 
     Attributes:
         name: a relative path with ``/``, for reports.
-        text: its content; line ends are ``\\n``.
+        text: its content; line ends are single newlines.
     """
 
     name: str

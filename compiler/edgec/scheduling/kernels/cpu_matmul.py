@@ -126,7 +126,7 @@ def many_rows(p: Matmul) -> Any:
                         (rows, p.blocks, p.codes_per_word, p.lanes), "float32"
                     )
                     acc = _Vectors("acc", tall * wide, p.lanes)
-                    lane = T.ramp(0, 1, p.lanes)
+                    lane = _ramp(0, 1, p.lanes)
                     with T.serial(0, rows) as r, T.serial(0, p.blocks) as block:
                         row = _inside(tile * rows + r, p.n, rows)
                         for j in range(p.codes_per_word):
@@ -198,11 +198,11 @@ class _Weights:
     def code(self, row: Any, block: Any, j: int) -> Any:
         """Stored values ``j`` of each word of a vector, as float32 without their scale."""
         p = self._p
-        stored = self._w[row, T.ramp(block * p.lanes, 1, p.lanes)]
+        stored = self._w[row, _ramp(block * p.lanes, 1, p.lanes)]
         if not p.bits:
             return T.Cast(_vector("float32", p.lanes), stored)
-        mask = T.broadcast(T.uint32((1 << p.bits) - 1), p.lanes)
-        shifted = T.shift_right(stored, T.broadcast(T.uint32(p.bits * j), p.lanes)) if j else stored
+        mask = _broadcast(T.uint32((1 << p.bits) - 1), p.lanes)
+        shifted = T.shift_right(stored, _broadcast(T.uint32(p.bits * j), p.lanes)) if j else stored
         # A signed conversion is one instruction where an unsigned one may be several.
         code = T.reinterpret(_vector("int32", p.lanes), T.bitwise_and(shifted, mask))
         return T.Cast(_vector("float32", p.lanes), code)
@@ -213,9 +213,9 @@ class _Weights:
         words = p.group // p.codes_per_word
         first = block * p.lanes // words
         if words >= p.lanes:
-            return T.broadcast(T.Cast("float32", self._scales[row, first]), p.lanes)
+            return _broadcast(T.Cast("float32", self._scales[row, first]), p.lanes)
         parts = [
-            T.broadcast(T.Cast("float32", self._scales[row, first + i]), words)
+            _broadcast(T.Cast("float32", self._scales[row, first + i]), words)
             for i in range(p.lanes // words)
         ]
         return T.Shuffle(parts, list(range(p.lanes)))
@@ -226,7 +226,7 @@ class _Weights:
         code = self.code(row, block, j)
         if not p.bits:
             return code
-        zero = T.broadcast(T.float32((1 << (p.bits - 1)) - 1), p.lanes)
+        zero = _broadcast(T.float32((1 << (p.bits - 1)) - 1), p.lanes)
         return (code - zero) * self.scale(row, block)
 
 
@@ -255,12 +255,12 @@ class _Activations:
         p = self._p
         if not self._copy:
             return
-        lane = T.ramp(0, 1, p.lanes)
+        lane = _ramp(0, 1, p.lanes)
         loop = T.serial if isinstance(self._m, int) else T.parallel
         with loop(0, self._m) as row, T.serial(0, p.blocks) as block:
             for j in range(p.codes_per_word):
                 first = block * (p.lanes * p.codes_per_word) + j
-                source = self._x[row, T.ramp(first, p.codes_per_word, p.lanes)]
+                source = self._x[row, _ramp(first, p.codes_per_word, p.lanes)]
                 T.buffer_store(
                     self._values,
                     T.Cast(_vector("float32", p.lanes), source),
@@ -270,20 +270,20 @@ class _Activations:
                 total = self.vector(row, block, 0)
                 for j in range(1, p.codes_per_word):
                     total = total + self.vector(row, block, j)
-                zero = T.broadcast(T.float32(1 - (1 << (p.bits - 1))), p.lanes)
+                zero = _broadcast(T.float32(1 - (1 << (p.bits - 1))), p.lanes)
                 T.buffer_store(self._zero_terms, zero * total, [block, lane])
 
     def vector(self, row: Any, block: Any, j: int) -> Any:
         """Activations that meet ``code(..., block, j)``."""
         lanes = self._p.lanes
         if self._copy:
-            return self._values[row, block, j, T.ramp(0, 1, lanes)]
-        return self._x[row, T.ramp(block * lanes, 1, lanes)]
+            return self._values[row, block, j, _ramp(0, 1, lanes)]
+        return self._x[row, _ramp(block * lanes, 1, lanes)]
 
     def zero_point_term(self, block: Any) -> Any:
         """``-z`` times the sum over a block's words, lane by lane."""
         assert self._zero_terms is not None
-        return self._zero_terms[block, T.ramp(0, 1, self._p.lanes)]
+        return self._zero_terms[block, _ramp(0, 1, self._p.lanes)]
 
 
 class _Vectors:
@@ -297,32 +297,37 @@ class _Vectors:
         self._name = name
 
     def __getitem__(self, index: int) -> Any:
-        return self._buffer[index, T.ramp(0, 1, self._lanes)]
+        return self._buffer[index, _ramp(0, 1, self._lanes)]
 
     def __setitem__(self, index: int, value: Any) -> None:
-        T.buffer_store(self._buffer, value, [index, T.ramp(0, 1, self._lanes)])
+        T.buffer_store(self._buffer, value, [index, _ramp(0, 1, self._lanes)])
 
     def clear(self) -> None:
         """Set every accumulator to zero."""
         for index in range(self._count):
-            self[index] = T.broadcast(T.float32(0), self._lanes)
+            self[index] = _broadcast(T.float32(0), self._lanes)
 
     def sums(self) -> list[Any]:
         """Each accumulator's sum over its lanes, halving the vector at every step."""
         for index in range(self._count):
-            T.buffer_store(self._sums, self[index], [index, T.ramp(0, 1, self._lanes)])
+            T.buffer_store(self._sums, self[index], [index, _ramp(0, 1, self._lanes)])
         half = self._lanes // 2
         while half:
             for index in range(self._count):
-                low = self._sums[index, _lanes(0, half)]
-                high = self._sums[index, _lanes(half, half)]
-                T.buffer_store(self._sums, low + high, [index, _lanes(0, half)])
+                low = self._sums[index, _ramp(0, 1, half)]
+                high = self._sums[index, _ramp(half, 1, half)]
+                T.buffer_store(self._sums, low + high, [index, _ramp(0, 1, half)])
             half //= 2
         return [self._sums[index, 0] for index in range(self._count)]
 
 
-def _lanes(first: int, count: int) -> Any:
-    return T.ramp(first, 1, count) if count > 1 else first
+def _ramp(first: Any, stride: int, lanes: int) -> Any:
+    """Indices ``first, first + stride, ...``; TVM has no vectors of one lane."""
+    return T.ramp(first, stride, lanes) if lanes > 1 else first
+
+
+def _broadcast(value: Any, lanes: int) -> Any:
+    return T.broadcast(value, lanes) if lanes > 1 else value
 
 
 def _vector(dtype: str, lanes: int) -> str:

@@ -1,0 +1,98 @@
+"""Results of a build as short lines for people: a label and a text each."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from edgec.cli.output import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Line = tuple[str, str]
+_MINUTE = 60
+
+
+def artifact_lines(manifest: Mapping[str, Any]) -> list[Line]:
+    """Size and memory of an artifact, from its manifest."""
+    files: Mapping[str, Mapping[str, Any]] = manifest["files"]
+    size = sum(entry["bytes"] for entry in files.values())
+    bits = manifest["quantization"]["bits_per_weight"]
+    weights = format_bytes(manifest["memory"]["weights_bytes"])
+    return [
+        ("size", f"{format_bytes(size)}, of which weights {weights} ({bits:.2f} bits per weight)"),
+        ("memory", memory_text(manifest["memory"])),
+    ]
+
+
+def memory_text(memory: Mapping[str, Any]) -> str:
+    """A memory plan: the total and its parts; the workspace may be unknown (None)."""
+    workspace = memory["workspace_bytes"]
+    parts = [
+        f"weights {format_bytes(memory['weights_bytes'])}",
+        f"KV cache {format_bytes(memory['kv_cache_bytes'])}",
+    ]
+    if workspace is not None:
+        parts.append(f"workspace {format_bytes(workspace)}")
+    least = "" if workspace is not None else "at least "
+    total, tokens = format_bytes(memory["total_bytes"]), memory["context_length"]
+    return f"{least}{total} at {tokens} tokens: {', '.join(parts)}"
+
+
+def quality_lines(report: Mapping[str, Any]) -> list[Line]:
+    """What verification found; sections that a report doesn't have are passed over."""
+    skipped = report.get("verification", {})
+    if skipped.get("ran") is False:
+        return [("quality", f"not verified: {skipped.get('reason', 'no reason given')}")]
+    lines = []
+    quality = report.get("total") or report.get("quantizer")
+    if quality:
+        on = f" on {report['text']['tokens']} tokens" if "text" in report else ""
+        lines.append(("quality", quality_text(quality) + on))
+    compiler = report.get("compiler")
+    if compiler:
+        limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
+        lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
+    paths = report.get("paths")
+    if paths:
+        lines.append(("paths", paths_text(paths)))
+    return lines
+
+
+def quality_text(figures: Mapping[str, Any]) -> str:
+    """Divergence, agreement and perplexity ratio of two models."""
+    return (
+        f"KL {figures['kl']:.4f} nats, top-1 {100 * figures['top1']:.1f} %, perplexity ratio"
+        f" {figures['perplexity_ratio']:.4f} ± {figures['perplexity_ratio_error']:.4f}"
+    )
+
+
+def paths_text(paths: Mapping[str, Any]) -> str:
+    """How far prefill, decode and batches are apart."""
+    names = {"prefill": "prefill", "chunked_prefill": "chunks", "decode": "decode"}
+    names["batch"] = f"batch of {paths.get('batch_size', '?')}"
+    found = [f"{label} {paths[name]:.1e}" for name, label in names.items() if name in paths]
+    return f"max |Δlogit| {', '.join(found)}"
+
+
+def age_text(seconds: float) -> str:
+    """``"just now"``, ``"5 min ago"``, ``"3 h ago"``, ``"2 days ago"``."""
+    if seconds < _MINUTE:
+        return "just now"
+    hours = round(seconds / 3600)
+    if hours < 1:
+        return f"{round(seconds / _MINUTE)} min ago"
+    return f"{hours} h ago" if hours < 48 else f"{hours // 24} days ago"
+
+
+def time_text(time: str) -> str:
+    """A time in ISO 8601, as a local time and how long ago that was."""
+    then = dt.datetime.fromisoformat(time)
+    ago = dt.datetime.now(dt.timezone.utc) - then
+    return f"{then.astimezone():%Y-%m-%d %H:%M} ({age_text(ago.total_seconds())})"
+
+
+def up_to_date_text(recipe: str, target: str, seconds: float) -> str:
+    """The one line of a build that had nothing to do."""
+    return f"{recipe} for {target} is up to date ({format_seconds(seconds)})"

@@ -1,0 +1,137 @@
+"""Stage 9: run the library on the target's stand-in and compare it with the original model.
+
+Writes ``report.json`` and, if the library could be run, ``golden.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgec.artifacts.layout import GOLDEN, LIBRARY_FACTS, REPORT
+from edgec.checkpoints import open_checkpoint
+from edgec.files import pretty_json
+from edgec.quantization.reader import QuantizedCheckpoint
+from edgec.runtime.engine import Capacity
+from edgec.runtime.tokenizer import Tokenizer
+from edgec.stages.model_file import ModelFile
+from edgec.standins import find_standin
+from edgec.verification.golden import make_golden
+from edgec.verification.golden_file import write_golden
+from edgec.verification.reference import from_artifact, from_checkpoint
+from edgec.verification.run import verify
+from edgec.verification.text import load_documents, windows
+from edgec.verification.verdict import check_agreement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgec.quantization.schemes import FloatType, TensorScheme
+    from edgec.stages.context import StageContext
+    from edgec.verification.interfaces import Engine
+    from edgec.verification.reference import Reference
+    from edgec.verification.text import Document
+
+_GOLDEN_TOKENS = 64
+# Without a text the library is only compared with itself, on ids without meaning.
+_SELF_CHECK_TOKENS = 96
+# Several sequences at once, and room for chunks that end unevenly.
+_SEQUENCES_AT_ONCE = 4
+
+
+def run(context: StageContext) -> None:
+    """See the module's docstring."""
+    model = ModelFile.read(context.parents["checkpoint"])
+    with QuantizedCheckpoint(context.parents["quantize"]) as quantized:
+        schemes = {item.name: quantized.scheme(item.name) for item in model.parameters}
+        dtype = quantized.dtype
+    documents, samples = _text(context, model)
+    engine, facts = _engine(context, longest=max(map(len, samples)))
+    original, shipped = _references(context, model, schemes, dtype)
+    figures = verify(
+        engine,
+        original,
+        shipped,
+        samples,
+        documents=documents,
+        dtype=dtype,
+        progress=context.progress,
+    )
+    check_agreement(figures)
+    (context.out / REPORT).write_text(pretty_json({"verification": facts, **figures}))
+    if engine is not None:
+        golden = make_golden(engine, samples[0][:_GOLDEN_TOKENS], dtype, shipped)
+        write_golden(context.out / GOLDEN, golden)
+
+
+def _text(context: StageContext, model: ModelFile) -> tuple[list[Document], list[list[int]]]:
+    """The evaluation text and its windows; ids drawn at random if the recipe names none."""
+    source = context.local["text"]
+    if source is None:
+        vocabulary = int(model.config["vocab_size"])
+        count = min(_SELF_CHECK_TOKENS, int(context.inputs["context.length"]))
+        ids = np.random.default_rng(0).integers(0, vocabulary, count)
+        return [], [[int(token) for token in ids]]
+    documents = load_documents(str(source), Path(str(context.local["base"])))
+    tokenizer = Tokenizer(context.parents["checkpoint"])
+    return documents, windows(
+        documents,
+        tokenizer.encode,
+        tokenizer.bos_id,
+        int(context.inputs["quality.window"]),
+        int(context.inputs["quality.tokens"]),
+    )
+
+
+def _engine(context: StageContext, longest: int) -> tuple[Engine | None, dict[str, Any]]:
+    """The library on its stand-in, or the reason why it can't be run here."""
+    inputs, parents = context.inputs, context.parents
+    standin = str(inputs["target.standin"])
+    missing = list(inputs["standin.missing_features"])
+    if missing:
+        reason = f"this CPU lacks {', '.join(missing)}"
+        context.progress.note(f"the library is not run: {reason}")
+        return None, {"standin": standin, "ran": False, "reason": reason}
+    context.progress.note("loading the library")
+    library = json.loads((parents["compile"] / LIBRARY_FACTS).read_text())["library"]
+    engine = find_standin(standin).open_engine(
+        parents["compile"] / library,
+        parents["pack"],
+        list(inputs["target.cpu_features"]),
+        str(inputs["target.architecture"]),
+        capacity=Capacity(
+            sequences=min(_SEQUENCES_AT_ONCE, int(inputs["context.max_batch_size"])),
+            tokens=min(int(inputs["context.length"]), _SEQUENCES_AT_ONCE * longest),
+            prefill_chunk=int(inputs["context.prefill_chunk"]),
+        ),
+    )
+    return engine, {"standin": standin, "ran": True}
+
+
+def _references(
+    context: StageContext,
+    model: ModelFile,
+    schemes: Mapping[str, TensorScheme | None],
+    dtype: FloatType,
+) -> tuple[Reference | None, Reference | None]:
+    """The original model and the one with the shipped weights, if the recipe asks for them."""
+    if not context.inputs["quality.reference"]:
+        return None, None
+    context.progress.note("loading the reference")
+    original = from_checkpoint(
+        open_checkpoint(
+            str(context.local["source"]),
+            Path(str(context.local["base"])),
+            seed=int(context.local["seed"]),
+            tensors=lambda _config: model.sources,
+        )
+    )
+    if dtype == "float32" and not any(schemes.values()):
+        # Weights lose nothing when they are stored in float32: one model serves as both.
+        return original, original
+    return original, from_artifact(
+        model.config, context.parents["pack"], model.parameters, schemes
+    )

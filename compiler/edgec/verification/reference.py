@@ -1,0 +1,223 @@
+"""The model as transformers computes it, in float32 on the CPU.
+
+torch and transformers are an extra, and are imported when a reference is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.errors import ToolchainError, VerificationError
+from edgec.layouts.tensor_cache import TensorCache
+from edgec.layouts.unpack import unpacked_rows
+from edgec.runtime.threads import usable_cpus
+from edgec.verification.figures import BLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from edgec.checkpoints.checkpoint import Checkpoint
+    from edgec.models.parameters import Parameter, Source
+    from edgec.quantization.schemes import TensorScheme
+    from edgec.verification.interfaces import Logits
+
+_INSTALL = "run: pip install 'edgec[reference]'"
+_OLDEST = 5
+# What decides in transformers how weights are loaded and where code comes from. Weights are
+# filled in by us, in float32, and code comes from the installed package alone.
+_NOT_OURS = ("dtype", "torch_dtype", "quantization_config", "auto_map", "attn_implementation")
+# Initializers that draw random numbers: they would take minutes and touch every page of memory.
+_RANDOM = frozenset(
+    {
+        "kaiming_normal_",
+        "kaiming_uniform_",
+        "normal_",
+        "trunc_normal_",
+        "uniform_",
+        "xavier_normal_",
+        "xavier_uniform_",
+    }
+)
+
+
+class Reference:
+    """A causal language model of transformers.
+
+    Args:
+        model: with its weights.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def logits(self, ids: list[int]) -> Logits:
+        """Logits after each token.
+
+        Args:
+            ids: ``n`` token ids, from an empty context.
+
+        Returns:
+            Float32 ``(n, vocab)``.
+        """
+        import torch  # noqa: PLC0415 - an extra
+
+        with torch.inference_mode():
+            output = self._model(torch.tensor([ids]), use_cache=False)
+        result: Logits = output.logits[0].numpy()
+        return result
+
+
+def reference_model(
+    config: dict[str, Any], fill: Callable[[str, npt.NDArray[np.float32]], None]
+) -> Reference:
+    """Build a model and let ``fill`` write its weights in place: they are in memory once.
+
+    torch's thread count is set to the processors that this process may use.
+
+    Args:
+        config: the content of ``config.json``.
+        fill: writes the tensor of a name into a C-contiguous float32 array of its shape. It is
+            called once for each tensor; of tied ones, for the first.
+
+    Raises:
+        ToolchainError: torch or transformers is missing or too old for this model.
+    """
+    torch, transformers = _libraries()
+    torch.set_num_threads(usable_cpus())
+    model_type = config.get("model_type")
+    if model_type not in transformers.CONFIG_MAPPING:
+        raise ToolchainError(
+            f"transformers {transformers.__version__} doesn't know the architecture"
+            f" {model_type!r}, so there is no reference for it",
+            remedy="run: pip install --upgrade transformers",
+        )
+    kept = {name: value for name, value in config.items() if name not in _NOT_OURS}
+    settings = transformers.CONFIG_MAPPING[model_type].from_dict(kept)
+    with _without_random_numbers(torch):
+        model = transformers.AutoModelForCausalLM.from_config(
+            settings, dtype=torch.float32, attn_implementation="eager"
+        )
+    model.eval().requires_grad_(requires_grad=False)
+    filled: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in filled:
+            filled.add(tensor.data_ptr())
+            fill(name, tensor.numpy())
+    return Reference(model)
+
+
+def from_checkpoint(checkpoint: Checkpoint) -> Reference:
+    """The original model.
+
+    Raises:
+        ToolchainError: torch or transformers is missing.
+        CheckpointError: a tensor is missing or can't be read.
+    """
+    return reference_model(
+        checkpoint.config, lambda name, out: checkpoint.rows_into(name, 0, len(out), out)
+    )
+
+
+def from_artifact(
+    config: dict[str, Any],
+    weights: Path,
+    parameters: Sequence[Parameter],
+    schemes: Mapping[str, TensorScheme | None],
+) -> Reference:
+    """The model with the shipped weights: codes times scales, in float32.
+
+    Args:
+        config: the content of the original model's ``config.json``.
+        weights: a weight folder in the MLC layout.
+        parameters: of the model; each is split into the checkpoint tensors it was made of.
+        schemes: how each is stored, by its name.
+
+    Raises:
+        ToolchainError: torch or transformers is missing.
+        CheckpointError: the weight folder is damaged.
+        VerificationError: transformers has other tensors for this model than the artifact.
+    """
+    cache = TensorCache(weights)
+    places = _places(parameters)
+    unused = set(places)
+
+    def fill(name: str, out: npt.NDArray[np.float32]) -> None:
+        unused.discard(name)
+        parameter, first, source = places.get(name, (None, 0, None))
+        if parameter is None or source is None or source.shape != out.shape:
+            shape = "none" if source is None else source.shape
+            raise _other_model(f"{name} of shape {out.shape}", f"the artifact has {shape}")
+        step = max(1, BLOCK // int(np.prod(out.shape[1:])))
+        for start in range(0, len(out), step):
+            part = out[start : start + step]
+            begin = first + start
+            part[:] = unpacked_rows(
+                cache, parameter, schemes[parameter.name], begin, begin + len(part)
+            )
+
+    reference = reference_model(config, fill)
+    if unused:
+        raise _other_model("no such tensor", f"the artifact has {min(unused)}")
+    return reference
+
+
+def _places(
+    parameters: Sequence[Parameter],
+) -> dict[str, tuple[Parameter, int, Source]]:
+    """Where each checkpoint tensor lies: its parameter and the row at which it begins."""
+    places: dict[str, tuple[Parameter, int, Source]] = {}
+    for parameter in parameters:
+        row = 0
+        for source in parameter.sources:
+            places[source.name] = (parameter, row, source)
+            row += source.shape[0]
+    return places
+
+
+def _other_model(theirs: str, ours: str) -> VerificationError:
+    return VerificationError(
+        f"the reference model has {theirs}; {ours}",
+        remedy="check that config.json and the artifact belong to the same model",
+    )
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        torch = importlib.import_module("torch")
+        transformers = importlib.import_module("transformers")
+    except ImportError as error:
+        raise ToolchainError(
+            f"the reference needs torch and transformers ({error})", remedy=_INSTALL
+        ) from error
+    if int(transformers.__version__.partition(".")[0]) < _OLDEST:
+        # Older ones take no notice of rope_parameters and would give a wrong reference.
+        raise ToolchainError(
+            f"the reference needs transformers {_OLDEST} or newer, and"
+            f" {transformers.__version__} is installed",
+            remedy=f"{_INSTALL} --upgrade",
+        )
+    return torch, transformers
+
+
+def _without_random_numbers(torch: Any) -> Any:
+    """A context in which random initializers leave memory as it is.
+
+    Models are constructed as usual, so that computed buffers such as RoPE's frequencies are right,
+    but a weight's memory isn't touched before it is filled.
+    """
+
+    class SkipRandom(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            arguments = kwargs or {}
+            if getattr(function, "__name__", "") in _RANDOM:
+                return args[0] if args else arguments["tensor"]
+            return function(*args, **arguments)
+
+    return SkipRandom()

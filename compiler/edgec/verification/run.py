@@ -1,0 +1,141 @@
+"""Compare an artifact with its references on a text, as one report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgec.errors import UsageError
+from edgec.verification.figures import rounded
+from edgec.verification.paths import path_errors
+from edgec.verification.statistics import Comparison
+from edgec.verification.steps import all_logits
+from edgec.verification.text import text_digest
+from edgec.verification.tolerance import tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgec.progress import Progress
+    from edgec.quantization.schemes import FloatType
+    from edgec.verification.interfaces import Engine, Logits, Model
+    from edgec.verification.text import Document
+
+Report = dict[str, Any]
+"""Plain data for ``report.json``; see :func:`verify`."""
+
+# Decoding one by one is slow, and a path that is wrong is wrong on every text.
+_PATH_WINDOWS = 3
+# How messages call the three models.
+ARTIFACT = "the artifact"
+SHIPPED = "the reference with the shipped weights"
+ORIGINAL = "the original model"
+
+
+def verify(
+    engine: Engine,
+    original: Model | None,
+    shipped: Model | None,
+    windows: Sequence[list[int]],
+    *,
+    documents: Sequence[Document],
+    dtype: FloatType,
+    progress: Progress,
+) -> Report:
+    """Measure; ``verdict`` judges.
+
+    Works window by window: the logits of one window are in memory, not those of the text. Nothing
+    is computed twice when ``original`` and ``shipped`` are the same object, as they may be when
+    nothing was quantized.
+
+    Args:
+        engine: the artifact, with no live sequences.
+        original: the original weights in float32; None if it isn't wanted.
+        shipped: the shipped weights in float32; None if it isn't wanted.
+        windows: of the text.
+        documents: the text, for the report.
+        dtype: of the artifact's activations.
+        progress: is told of tokens.
+
+    Returns:
+        ``text`` (``documents``, ``windows``, ``tokens``, ``digest``); the figures of
+        :meth:`Comparison.summary` under ``compiler`` (artifact against shipped weights, with the
+        ``tolerance``), ``quantizer`` (shipped weights against original) and ``total`` (artifact
+        against original), as far as the references are there; and ``paths``: those of
+        :func:`path_errors` on the first windows, with the ``tolerance``, ``against``
+        ``shipped`` or, without that reference, the artifact's own ``all_logits``.
+
+    Raises:
+        UsageError: a window is longer than the artifact's context.
+        VerificationError: the shapes of logits differ or they aren't finite numbers.
+    """
+    longest = max(map(len, windows))
+    if longest > engine.capacity.tokens:
+        raise UsageError(
+            f"windows have {longest} tokens, the artifact's context {engine.capacity.tokens}",
+            where="quality.window",
+            remedy=f"write at most {engine.capacity.tokens}",
+        )
+    tested = windows[:_PATH_WINDOWS]
+    tokens = sum(map(len, windows))
+    referenced = original is not None or shipped is not None
+    progress.start(sum(map(len, tested)) + (tokens if referenced else 0), "tokens")
+    sections: Report = {}
+    if referenced:
+        progress.note("comparing with the reference")
+        sections = _compare(engine, original, shipped, windows, progress)
+    if "compiler" in sections:
+        limit = tolerance(dtype, sections["compiler"]["logit_scale"])
+        sections["compiler"]["tolerance"] = rounded(limit)
+
+    progress.note("comparing prefill, decode and batches")
+
+    def expected(ids: list[int]) -> Logits:
+        progress.advance(len(ids))
+        return all_logits(engine, ids) if shipped is None else shipped.logits(ids)
+
+    paths = path_errors(engine, tested, expected)
+    return {
+        "text": {
+            "documents": [document.name for document in documents],
+            "windows": len(windows),
+            "tokens": tokens,
+            "digest": text_digest(documents),
+        },
+        **sections,
+        "paths": {
+            **paths,
+            "against": "all_logits" if shipped is None else "shipped",
+            "tolerance": rounded(tolerance(dtype, paths["logit_scale"])),
+        },
+    }
+
+
+def _compare(
+    engine: Engine,
+    original: Model | None,
+    shipped: Model | None,
+    windows: Sequence[list[int]],
+    progress: Progress,
+) -> Report:
+    """The sections that compare two models, for each pair of which both are there."""
+    pairs = {
+        "compiler": (SHIPPED, ARTIFACT),
+        "quantizer": (ORIGINAL, SHIPPED),
+        "total": (ORIGINAL, ARTIFACT),
+    }
+    models = {ORIGINAL: original, SHIPPED: shipped, ARTIFACT: engine}
+    there = {name for name, model in models.items() if model is not None}
+    comparisons = {
+        section: Comparison(*pair) for section, pair in pairs.items() if there.issuperset(pair)
+    }
+    for ids in windows:
+        logits = {ARTIFACT: all_logits(engine, ids)}
+        if shipped is not None:
+            logits[SHIPPED] = shipped.logits(ids)
+        if original is not None:
+            logits[ORIGINAL] = logits[SHIPPED] if original is shipped else original.logits(ids)
+        for section, comparison in comparisons.items():
+            first, second = pairs[section]
+            comparison.update(logits[first], logits[second], ids)
+        progress.advance(len(ids))
+    return {section: comparison.summary() for section, comparison in comparisons.items()}

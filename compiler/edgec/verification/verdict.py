@@ -1,0 +1,85 @@
+"""Judge a report: does the artifact compute the right thing, and is it good enough?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from edgec.errors import VerificationError
+from edgec.verification.run import ARTIFACT, SHIPPED
+from edgec.verification.steps import STEPS
+
+if TYPE_CHECKING:
+    from edgec.verification.run import Report
+
+_WAYS = (*STEPS, "batch")
+
+
+class Quality(Protocol):
+    """The limits of a recipe; None is no limit."""
+
+    @property
+    def max_kl(self) -> float | None:
+        """Largest mean divergence in nats."""
+
+    @property
+    def min_top1(self) -> float | None:
+        """Smallest share of positions with the same first token."""
+
+    @property
+    def max_perplexity_ratio(self) -> float | None:
+        """Largest perplexity of the artifact over that of the original."""
+
+
+def check_agreement(report: Report) -> None:
+    """Demand that the artifact computes what its weights say, however it is called.
+
+    Raises:
+        VerificationError: logits differ by more than rounding explains.
+    """
+    paths = report["paths"]
+    reference = SHIPPED if paths["against"] == "shipped" else "its own logits of a whole prefill"
+    found = [(f"({way})", paths[way], reference, paths["tolerance"]) for way in _WAYS]
+    if "compiler" in report:
+        compiler = report["compiler"]
+        found.insert(
+            0, ("on the text", compiler["max_logit_error"], SHIPPED, compiler["tolerance"])
+        )
+    broken = [
+        f"its logits {what} differ from {other} by {error:.6g}, more than the {limit:.6g} that"
+        " rounding explains"
+        for what, error, other, limit in found
+        if not error <= limit
+    ]
+    if broken:
+        raise VerificationError(
+            ", and ".join(broken),
+            where=ARTIFACT,
+            remedy="this is a defect of the compiler: report it with the recipe and the target",
+        )
+
+
+def gates(report: Report, quality: Quality) -> list[str]:
+    """The limits of a recipe that the artifact breaks, one sentence each, with both figures.
+
+    They apply to the section ``total``. Without it nothing was measured, and nothing is broken:
+    the caller has to say so.
+    """
+    total = report.get("total")
+    if total is None:
+        return []
+    checks = (
+        ("the mean KL divergence", total["kl"], "above", quality.max_kl, "max_kl"),
+        ("the top-1 agreement", total["top1"], "below", quality.min_top1, "min_top1"),
+        (
+            "the perplexity ratio",
+            total["perplexity_ratio"],
+            "above",
+            quality.max_perplexity_ratio,
+            "max_perplexity_ratio",
+        ),
+    )
+    return [
+        f"{what} of {value:.6g} is {side} quality.{field}, {limit:.6g}"
+        for what, value, side, limit, field in checks
+        if limit is not None and (value > limit if side == "above" else value < limit)
+    ]

@@ -1,0 +1,196 @@
+"""The Llama family against transformers, on small random models of the real architecture.
+
+The reference is transformers in float32 with the weights that the artifact ships, dequantized, so
+that any difference is the compiler's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numerics.tiny_models import CHUNK, Built, build, save_random_model
+
+pytestmark = pytest.mark.slow
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+# Float32 end to end: sums of a few hundred products in another order through two layers.
+FLOAT32 = 2e-5
+# Hidden states are rounded to float16 (2^-11) some ten times per layer.
+FLOAT16 = 2e-2
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
+    "grouped queries, llama3 rope, untied, q0f32": (
+        {"rope_parameters": LLAMA3_ROPE, "tie_word_embeddings": False},
+        {"scheme": "q0f32"},
+        FLOAT32,
+    ),
+    "biases, one head per query, odd vocabulary, tied, q0f16": (
+        {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "num_key_value_heads": 4,
+            "vocab_size": 301,
+            "tie_word_embeddings": True,
+        },
+        {"scheme": "q0f16"},
+        FLOAT16,
+    ),
+    "tied int4 embedding, 8-bit and plain overrides, wide head, q4f32_1": (
+        {"tie_word_embeddings": True, "head_dim": 64},
+        {
+            "scheme": "q4f32_1",
+            "overrides": [
+                {"match": "model.layers.0.mlp.*", "bits": 8, "group_size": 64},
+                {"match": "*.o_proj.*", "bits": 16, "group_size": None},
+            ],
+        },
+        FLOAT32,
+    ),
+    "untied, one key-value head, q4f16_1": (
+        {"tie_word_embeddings": False, "num_key_value_heads": 1, "rope_parameters": LLAMA3_ROPE},
+        {"scheme": "q4f16_1"},
+        FLOAT16,
+    ),
+}
+
+
+class Case:
+    """A built model and its reference."""
+
+    def __init__(self, built: Built, model: Any, tolerance: float) -> None:
+        import torch  # noqa: PLC0415
+
+        self._torch = torch
+        self.engine = built.engine
+        self.engine.clear()
+        self._model = model
+        state = model.state_dict()
+        with torch.no_grad():
+            for name, values in built.weights.items():
+                state[name].copy_(torch.from_numpy(values))
+        self.tolerance = tolerance
+
+    def expect(self, logits: np.ndarray, reference: np.ndarray) -> None:
+        scale = np.abs(reference).max()
+        error = np.abs(logits - reference).max() / scale
+        assert error < self.tolerance, f"relative error {error:.2e}"
+
+    def reference(self, tokens: list[int]) -> np.ndarray:
+        with self._torch.inference_mode():
+            logits = self._model(self._torch.tensor([tokens])).logits[0]
+        array: np.ndarray = logits.numpy()
+        return array
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from transformers import LlamaConfig  # noqa: PLC0415
+
+    config, quantization, tolerance = CASES[request.param]
+    settings = {
+        "hidden_size": 128,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 320,
+        "max_position_embeddings": 512,
+        **config,
+    }
+    folder = tmp_path_factory.mktemp("model")
+    model = save_random_model(LlamaConfig(**settings), folder, seed=7)
+    return build(folder, tmp_path_factory.mktemp("stages"), **quantization), model, tolerance
+
+
+@pytest.fixture
+def case(built: Any) -> Case:
+    return Case(*built)
+
+
+def _tokens(count: int, seed: int = 0) -> list[int]:
+    return [int(t) for t in np.random.default_rng(seed).integers(1, 300, count)]
+
+
+def test_every_position_of_a_prefill(case: Case) -> None:
+    tokens = _tokens(CHUNK)
+    case.engine.add(0)
+    case.expect(case.engine.all_logits(0, tokens), case.reference(tokens))
+
+
+def test_chunked_prefill_then_decode(case: Case) -> None:
+    tokens = _tokens(3 * CHUNK + 9)
+    reference = case.reference(tokens)
+    prompt = 2 * CHUNK + 5
+    case.engine.add(0)
+    case.expect(case.engine.prefill(0, tokens[:prompt]), reference[prompt - 1])
+    for position in range(prompt, len(tokens)):
+        case.expect(case.engine.decode(0, tokens[position]), reference[position])
+
+
+def test_rolling_back_forgets(case: Case) -> None:
+    tokens = _tokens(20)
+    case.engine.add(0)
+    case.engine.prefill(0, tokens)
+    case.engine.pop(0, 8)
+    other = _tokens(8, seed=1)
+    case.expect(case.engine.prefill(0, other), case.reference(tokens[:12] + other)[-1])
+
+
+def test_ragged_batches(case: Case) -> None:
+    lengths = {5: 11, 9: 1, 2: 17}
+    sequences = {number: _tokens(length + 6, seed=number) for number, length in lengths.items()}
+    references = {number: case.reference(tokens) for number, tokens in sequences.items()}
+    for number in lengths:
+        case.engine.add(number)
+    logits = case.engine.batch_prefill(
+        list(lengths), [sequences[number][: lengths[number]] for number in lengths]
+    )
+    for row, number in enumerate(lengths):
+        case.expect(logits[row], references[number][lengths[number] - 1])
+    for step in range(6):
+        order = [2, 5, 9] if step % 2 else [9, 2, 5]
+        logits = case.engine.batch_decode(
+            order, [sequences[number][lengths[number] + step] for number in order]
+        )
+        for row, number in enumerate(order):
+            case.expect(logits[row], references[number][lengths[number] + step])
+
+
+def test_engine_functions_work_through_the_library(case: Case) -> None:
+    case.engine.add(0)
+    logits = case.engine.prefill(0, _tokens(4))[None]
+    probs = case.engine.softmax(logits, [0.5])
+    exact = np.exp((logits - logits.max()).astype(np.float64) / 0.5)
+    np.testing.assert_allclose(probs, exact / exact.sum(), rtol=1e-4, atol=1e-9)
+    biased = case.engine.in_place(
+        "apply_logit_bias_inplace",
+        logits,
+        np.zeros(1, np.int32),
+        np.array([5], np.int32),
+        np.array([2.5], np.float32),
+    )
+    assert biased[0, 5] == logits[0, 5] + np.float32(2.5)
+    chunk, hidden = case.engine.function("alloc_embedding_tensor")().shape
+    assert (chunk, hidden) == (CHUNK, 128)
+
+
+def test_metadata_lists_the_weights_in_the_order_of_the_calls(
+    built: Any, tmp_path: Path
+) -> None:
+    metadata = built[0].engine.metadata
+    assert metadata["kv_state_kind"] == "kv_cache"
+    assert metadata["sliding_window_size"] == -1
+    assert metadata["params"][0]["name"].startswith("model.embed_tokens")
+    assert set(metadata["memory_usage"]) >= {"prefill", "decode", "batch_decode", "embed"}
+    assert all(isinstance(size, int) for size in metadata["memory_usage"].values())

@@ -1,0 +1,109 @@
+"""Small random models with every feature of a family switched on, built by the real stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.layouts.tensor_cache import TensorCache
+from edgec.layouts.unpack import unpacked_rows
+from edgec.progress import Silent
+from edgec.quantization.reader import QuantizedCheckpoint
+from edgec.runtime.engine import Capacity, Engine
+from edgec.runtime.weights import MappedWeights
+from edgec.stages import checkpoint, importer, pack, quantize
+from edgec.stages import compile as compile_stage
+from edgec.stages.context import StageContext
+from edgec.stages.model_file import ModelFile
+from edgec.target import load_target
+
+CONTEXT = 128
+CHUNK = 32
+BATCH = 4
+
+
+@dataclass
+class Built:
+    """A compiled model and the weights it ships, dequantized, under the checkpoint's names."""
+
+    engine: Engine
+    weights: dict[str, np.ndarray]
+
+
+def save_random_model(config: Any, folder: Path, *, seed: int) -> Any:
+    """A transformers model with random weights of realistic scale, written as safetensors."""
+    import torch  # noqa: PLC0415 - only these tests need it
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        else:
+            torch.nn.init.normal_(parameter, std=0.05 if parameter.ndim > 1 else 0.2)
+    model.save_pretrained(folder)
+    return model
+
+
+def build(folder: Path, out: Path, *, scheme: str, overrides: Any = (), group_size: int = 32) -> Built:
+    """Run the stages from checkpoint to library on a model folder."""
+    target = load_target("host")
+    quantization = {
+        "quantization.scheme": scheme,
+        "quantization.method": "rtn",
+        "quantization.group_size": group_size,
+        "quantization.overrides": list(overrides),
+    }
+    inputs = {
+        **quantization,
+        "context.length": CONTEXT,
+        "context.prefill_chunk": CHUNK,
+        "context.max_batch_size": BATCH,
+        "target.tvm": target.tvm,
+        "target.platform": target.platform,
+        "target.vector_bits": target.vector_bits,
+    }
+    local = {"source": str(folder), "base": str(folder), "seed": 0, "threads": 2}
+    outputs: dict[str, Path] = {}
+    for name, stage, parents in (
+        ("checkpoint", checkpoint, ()),
+        ("quantize", quantize, ("checkpoint",)),
+        ("import", importer, ("checkpoint",)),
+        ("compile", compile_stage, ("checkpoint", "import")),
+        ("pack", pack, ("checkpoint", "quantize")),
+    ):
+        outputs[name] = out / name
+        outputs[name].mkdir(parents=True)
+        stage.run(
+            StageContext(
+                out=outputs[name],
+                inputs=inputs,
+                local=local,
+                parents={parent: outputs[parent] for parent in parents},
+                progress=Silent(),
+            )
+        )
+    engine = Engine(
+        outputs["compile"] / "model.so",
+        MappedWeights(outputs["pack"]),
+        Capacity(sequences=BATCH, tokens=CONTEXT * BATCH, prefill_chunk=CHUNK),
+    )
+    return Built(engine, _shipped(outputs))
+
+
+def _shipped(outputs: dict[str, Path]) -> dict[str, np.ndarray]:
+    cache = TensorCache(outputs["pack"])
+    weights: dict[str, np.ndarray] = {}
+    with QuantizedCheckpoint(outputs["quantize"]) as quantized:
+        for parameter in ModelFile.read(outputs["checkpoint"]).parameters:
+            scheme = quantized.scheme(parameter.name)
+            rows = unpacked_rows(cache, parameter, scheme, 0, parameter.shape[0])
+            first = 0
+            for source in parameter.sources:
+                weights[source.name] = rows[first : first + source.shape[0]].copy()
+                first += source.shape[0]
+    return weights
