@@ -15,6 +15,7 @@ from edgec.artifacts.layout import (
     MODEL_FOLDER,
     REPORT,
 )
+from edgec.artifacts.manifest_check import check_manifest
 from edgec.errors import UsageError, VerificationError
 from edgec.files import sha256_file
 
@@ -57,6 +58,15 @@ class Artifact:
         """What the engines read first."""
         return _read(self.model / CHAT_CONFIG)
 
+    def check_sizes(self) -> None:
+        """Check that every file of the manifest is there and has its size, without reading any.
+
+        Raises:
+            VerificationError: one is missing, or cut short.
+        """
+        for name, entry in self.manifest["files"].items():
+            _check_size(self.folder / name, entry["bytes"])
+
     def check_files(self, digest: Callable[[Path], str] = sha256_file) -> None:
         """Compare every file with the manifest.
 
@@ -74,8 +84,6 @@ class Artifact:
         } - {MANIFEST}
         for name in sorted(listed.keys() | present):
             path = self.folder / name
-            if name not in present:
-                raise VerificationError("the file is missing", where=str(path), remedy=_REBUILD)
             if name not in listed:
                 raise VerificationError(
                     "the file is not in the manifest",
@@ -83,13 +91,7 @@ class Artifact:
                     remedy=f"remove it, or {_REBUILD}",
                 )
             expected = listed[name]
-            size = path.stat().st_size
-            if size != expected["bytes"]:
-                raise VerificationError(
-                    f"the file has {size} bytes and the manifest says {expected['bytes']}",
-                    where=str(path),
-                    remedy=_REBUILD,
-                )
+            _check_size(path, expected["bytes"])
             if digest(path) != expected["sha256"]:
                 raise VerificationError(
                     "the file's bytes differ from the manifest's sha256",
@@ -103,6 +105,7 @@ def open_artifact(folder: Path) -> Artifact:
 
     Raises:
         UsageError: the folder isn't an artifact, or one of a newer edgec.
+        VerificationError: the manifest is damaged.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -119,7 +122,20 @@ def open_artifact(folder: Path) -> Artifact:
             where=str(path),
             remedy="use the edgec that built it, or build it again",
         )
+    check_manifest(manifest, path)
     return Artifact(folder, manifest)
+
+
+def _check_size(path: Path, expected: int) -> None:
+    if not path.is_file():
+        raise VerificationError("the file is missing", where=str(path), remedy=_REBUILD)
+    size = path.stat().st_size
+    if size != expected:
+        raise VerificationError(
+            f"the file has {size} bytes and the manifest says {expected}",
+            where=str(path),
+            remedy=_REBUILD,
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 GOLDEN = "golden.safetensors"
@@ -12,3 +17,8 @@ MANIFEST_SCHEMA = "edgec.manifest/v1"
 REPORT_SCHEMA = "edgec.report/v1"
 LIBRARY_FACTS = "library.json"
 """What the compile stage says of its library; its content goes into the manifest."""
+
+
+def artifact_folder(root: Path, recipe: str, target: str) -> Path:
+    """The folder of one artifact below the root of all of them."""
+    return root / recipe / target

@@ -42,20 +42,17 @@ def memory_text(memory: Mapping[str, Any]) -> str:
 
 def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     """What verification found; sections that a report doesn't have are passed over."""
-    skipped = report.get("verification", {})
-    if skipped.get("ran") is False:
-        return [("quality", f"not verified: {skipped.get('reason', 'no reason given')}")]
     lines = []
-    quality = report.get("total") or report.get("quantizer")
-    if quality:
+    run = report.get("verification", {})
+    if run.get("ran") is False:
+        lines.append(("verified", f"no: {run.get('reason', 'no reason was given')}"))
+    if quality := report.get("total") or report.get("quantizer"):
         on = f" on {report['text']['tokens']} tokens" if "text" in report else ""
         lines.append(("quality", quality_text(quality) + on))
-    compiler = report.get("compiler")
-    if compiler:
+    if compiler := report.get("compiler"):
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
-    paths = report.get("paths")
-    if paths:
+    if paths := report.get("paths"):
         lines.append(("paths", paths_text(paths)))
     return lines
 

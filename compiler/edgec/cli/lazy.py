@@ -14,7 +14,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class LazyGroup(click.Group):
+class CommandGroup(click.Group):
+    """A group that names the close commands when it is asked for one that it doesn't have."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        more.setdefault("subcommand_metavar", "COMMAND [ARGS]...")
+        super().__init__(*args, **more)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names.
+
+        Raises:
+            UsageError: if there is none; the close ones are named.
+        """
+        name = args[0]
+        known = self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            remedy = suggest.instead_of(name, known, noun="commands")
+            raise UsageError(f"there is no command {name!r}", remedy=remedy)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(CommandGroup):
     """Commands by section, each with its line of help, in modules that aren't loaded yet.
 
     Args:
@@ -40,21 +63,6 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"{self._package}.{cmd_name}").command
         assert isinstance(command, click.Command), f"{cmd_name}: {command!r} is no command"
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first word names.
-
-        Raises:
-            UsageError: if there is none; the close ones are named.
-        """
-        name = args[0]
-        known = self.list_commands(ctx)
-        if name not in known and not name.startswith("-"):
-            remedy = suggest.instead_of(name, known, noun="commands")
-            raise UsageError(f"there is no command {name!r}", remedy=remedy)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by section; all in one column."""

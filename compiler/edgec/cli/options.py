@@ -77,3 +77,12 @@ def out_option(command: Command) -> Command:
         metavar="DIR",
         help="Folder of all artifacts; a build writes DIR/<recipe>/<target>.",
     )(command)
+
+
+def verify_option(command: Command) -> Command:
+    """``--no-verify``, as the parameter ``verify``."""
+    return click.option(
+        "--verify/--no-verify",
+        default=True,
+        help="Run the library and compare it with the original model.  [default: verify]",
+    )(command)

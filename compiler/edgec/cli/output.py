@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _MINUTE = 60
 _HOUR = 3600
-_DAY = 86400
 
 
 def print_json(schema: str, data: Mapping[str, Any]) -> None:
@@ -41,6 +40,11 @@ def say(text: str) -> None:
     """Print a line for people on stderr; nothing with ``--quiet``."""
     if not settings().quiet:
         click.echo(text, err=True)
+
+
+def print_error(text: str) -> None:
+    """Print a line on stderr that says that something failed."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True)
 
 
 def console() -> Console:
@@ -86,7 +90,9 @@ def format_bytes(count: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """``"0.42 s"``, ``"12.3 s"``, ``"3 min 05 s"``, ``"2 h 10 min"``, ``"3 days"``."""
+    """``"0.42 s"``, ``"12.3 s"``, ``"3 min 05 s"``, ``"2 h 10 min"``; whole numbers ``"12 s"``."""
+    if isinstance(seconds, int) and seconds < _MINUTE:
+        return f"{seconds} s"
     if seconds < 10:
         return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
     if seconds < _MINUTE:
@@ -94,6 +100,12 @@ def format_seconds(seconds: float) -> str:
     whole = round(seconds)
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
-    if whole < 2 * _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
-    return f"{whole // _DAY} days"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
+
+
+def format_count(count: int) -> str:
+    """``"812"``, ``"5.8 M"``, ``"1.2 B"``: as numbers of weights are written."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)

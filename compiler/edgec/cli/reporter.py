@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgec.progress import Progress
 
-SCAN = "scan"
+SCAN = "hash"
 """The name under which reading the model's files for their digests is reported."""
 
 _FIRST_LINE_S = 5.0
@@ -48,7 +48,7 @@ _NAMES = {
 class Reporter(Protocol):
     """Hears of a build's events, one at a time, from several threads."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """An event happened."""
 
 
@@ -90,17 +90,18 @@ class JsonReporter:
 class PlainReporter:
     """A line when a stage begins to wait or ends, and now and then one for a long stage.
 
-    The stages that were in the store are named only if another one runs.
+    The stages that were in the store are named once another one runs.
     """
 
     def __init__(self) -> None:
         self._board = Board()
         self._due: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._any_ran = False
         self._ended = threading.Event()
         self._clock = threading.Thread(target=self._run, name="progress lines", daemon=True)
 
-    def __enter__(self) -> PlainReporter:
+    def __enter__(self) -> PlainReporter:  # noqa: PYI034 - Self needs Python 3.11
         self._clock.start()
         return self
 
@@ -114,6 +115,8 @@ class PlainReporter:
             self._board.update(event)
             if isinstance(event, StageStarted | StageWaiting):
                 self._due[event.name] = _FIRST_LINE_S
+                self._any_ran = True
+            if self._any_ran:
                 self._print_hits()
             if isinstance(event, StageWaiting):
                 say(str(event))
@@ -152,21 +155,22 @@ class _Scan:
     def __init__(self, report: Reporter) -> None:
         self._report = report
         self._lock = threading.Lock()
-        self._total = 0
-        self._done = 0
+        self._left = 0
         self._since = 0.0
 
     def start(self, total: int, unit: str) -> None:
+        if not total:
+            return
         with self._lock:
-            self._total, self._done, self._since = total, 0, time.monotonic()
+            self._left, self._since = total, time.monotonic()
             self._report(StageStarted(SCAN, ""))
             self._report(StageProgress(SCAN, total, unit))
 
     def advance(self, amount: int) -> None:
         with self._lock:
+            self._left -= amount
             self._report(StageAdvanced(SCAN, amount))
-            self._done += amount
-            if self._done >= self._total:
+            if self._left <= 0:
                 self._report(StageFinished(SCAN, "", time.monotonic() - self._since))
 
     def note(self, text: str) -> None:

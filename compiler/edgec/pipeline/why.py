@@ -88,4 +88,4 @@ def _parents(old: dict[str, str], new: dict[str, str]) -> Iterator[str]:
         elif name not in old:
             yield f"stage {name} is needed now"
         else:
-            yield f"stage {name} ran again"
+            yield f"stage {name} changed"

@@ -18,6 +18,7 @@ from edgec.suggest import instead_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgec.runtime.engine import Capacity
     from edgec.verification.interfaces import Engine
 
 
@@ -25,7 +26,13 @@ class StandIn(Protocol):
     """What a stand-in's module offers."""
 
     def open_engine(
-        self, library: Path, weights: Path, cpu_features: Sequence[str], architecture: str
+        self,
+        library: Path,
+        weights: Path,
+        cpu_features: Sequence[str],
+        architecture: str,
+        *,
+        capacity: Capacity | None = None,
     ) -> Engine:
         """Load a library and its weights.
 
@@ -34,10 +41,12 @@ class StandIn(Protocol):
             weights: a weight folder in the layout that the library was compiled for.
             cpu_features: flags of ``/proc/cpuinfo`` that the library needs.
             architecture: of the processors it is for, as in an LLVM triple: ``"x86_64"``.
+            capacity: sizes of the KV cache; by default what the library was compiled for.
 
         Raises:
             ToolchainError: the stand-in can't run the library on this machine.
             CheckpointError: the weight folder is damaged.
+            UsageError: the library was compiled for less than ``capacity``.
         """
 
 

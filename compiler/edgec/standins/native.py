@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING
 
-from edgec.runtime.engine import Capacity, Engine
-from edgec.runtime.threads import set_threads
-from edgec.runtime.weights import MappedWeights
-from edgec.target.processor import check_processor
+from edgec.runtime.load import load_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from edgec.runtime.engine import Capacity, Engine
 
 
 def open_engine(
@@ -23,20 +21,5 @@ def open_engine(
     *,
     capacity: Capacity | None = None,
 ) -> Engine:
-    """Load a library and its weights; see :class:`edgec.standins.StandIn`.
-
-    Args:
-        library: the model library.
-        weights: a weight folder in the MLC layout.
-        cpu_features: flags of ``/proc/cpuinfo`` that the library needs.
-        architecture: of the processors it is for: ``"x86_64"``.
-        capacity: sizes of the KV cache; by default what the library was compiled for.
-
-    Raises:
-        ToolchainError: this processor can't run the library, or the C library can't load it.
-        CheckpointError: the weight folder is damaged.
-        UsageError: the library was compiled for less than ``capacity``.
-    """
-    check_processor(library, architecture, cpu_features, machine=platform.machine())
-    set_threads()
-    return Engine(library, MappedWeights(weights), capacity)
+    """Load a library on this machine; see :meth:`edgec.standins.StandIn.open_engine`."""
+    return load_engine(library, weights, cpu_features, architecture, capacity=capacity)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import VerificationError
-from edgec.verification.figures import largest_difference, rounded
+from edgec.verification.figures import largest_difference, require_finite, rounded
 from edgec.verification.steps import STEPS, all_logits
 from edgec.verification.tolerance import tolerance
 
@@ -57,6 +57,10 @@ def make_golden(
         tokens: at least 2; those beyond the context or 4096 are left out.
         dtype: of the activations.
         reference: with the shipped weights.
+
+    Raises:
+        VerificationError: artifact and reference differ by more than the tolerance, or the logits
+            aren't finite numbers.
     """
     ids = list(tokens[: min(_MOST_TOKENS, engine.capacity.tokens)])
     logits = all_logits(engine, ids)
@@ -64,6 +68,7 @@ def make_golden(
     rows = max(1, _LOGIT_BYTES // (kinds * logits.shape[1] * logits.itemsize))
     positions = _spread(len(ids), rows)
     kept = logits[positions]
+    require_finite(kept, "the artifact")
     expected = None if reference is None else reference.logits(ids)[positions]
     scale = float(np.max(np.abs(kept if expected is None else expected)))
     limit = rounded(tolerance(dtype, scale))

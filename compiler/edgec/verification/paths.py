@@ -64,7 +64,7 @@ def path_errors(
         filled = [index % len(group) for index in range(size)]
         sequences = [group[index] for index in filled]
         visit = partial(note_batch, [tables[index] for index in filled])
-        _batch(engine, sequences, ragged_prompts(engine, sequences), visit)
+        _batch(engine, sequences, visit)
     figures = {way: rounded(error) for way, error in errors.items()}
     return {**figures, "batch_size": size, "logit_scale": rounded(scale)}
 
@@ -84,17 +84,16 @@ def ragged_prompts(engine: Engine, sequences: Sequence[Sequence[int]]) -> list[i
 
 
 def _batch(
-    engine: Engine,
-    sequences: Sequence[Sequence[int]],
-    prompts: Sequence[int],
-    visit: Callable[[int, int, Logits], None],
+    engine: Engine, sequences: Sequence[Sequence[int]], visit: Callable[[int, int, Logits], None]
 ) -> None:
-    """Prefill all prompts in one call, then decode in an order that rotates.
+    """Prefill ragged prompts in one call, then decode in an order that rotates.
 
     Calls ``visit(row, position, logits)`` for each sequence after each call.
     """
-    ends = list(prompts)
-    decodes = min(_DECODES, *(len(ids) - end for ids, end in zip(sequences, ends, strict=True)))
+    ends = ragged_prompts(engine, sequences)
+    left = [len(ids) - end for ids, end in zip(sequences, ends, strict=True)]
+    room = engine.capacity.tokens - sum(ends)
+    decodes = min(_DECODES, room // len(sequences), *left)
     with fresh_sequences(engine, len(sequences)) as numbers:
         order = list(numbers)[::-1]
         logits = engine.batch_prefill(order, [sequences[row][: ends[row]] for row in order])

@@ -32,7 +32,7 @@ ORIGINAL = "the original model"
 
 
 def verify(
-    engine: Engine,
+    engine: Engine | None,
     original: Model | None,
     shipped: Model | None,
     windows: Sequence[list[int]],
@@ -48,7 +48,7 @@ def verify(
     nothing was quantized.
 
     Args:
-        engine: the artifact, with no live sequences.
+        engine: the artifact, with no live sequences; None if it can't be run here.
         original: the original weights in float32; None if it isn't wanted.
         shipped: the shipped weights in float32; None if it isn't wanted.
         windows: of the text.
@@ -60,14 +60,41 @@ def verify(
         ``text`` (``documents``, ``windows``, ``tokens``, ``digest``); the figures of
         :meth:`Comparison.summary` under ``compiler`` (artifact against shipped weights, with the
         ``tolerance``), ``quantizer`` (shipped weights against original) and ``total`` (artifact
-        against original), as far as the references are there; and ``paths``: those of
-        :func:`path_errors` on the first windows, with the ``tolerance``, ``against``
-        ``shipped`` or, without that reference, the artifact's own ``all_logits``.
+        against original), as far as both models are there; and, if the artifact is, ``paths``:
+        the figures of :func:`path_errors` on the first windows, with the ``tolerance``,
+        ``against`` ``shipped`` or, without that reference, the artifact's own ``all_logits``.
 
     Raises:
         UsageError: a window is longer than the artifact's context.
         VerificationError: the shapes of logits differ or they aren't finite numbers.
     """
+    if engine is not None:
+        _check_capacity(engine, windows)
+    tested = [] if engine is None else windows[:_PATH_WINDOWS]
+    tokens = sum(map(len, windows))
+    referenced = original is not None or shipped is not None
+    progress.start(sum(map(len, tested)) + (tokens if referenced else 0), "tokens")
+    report: Report = {
+        "text": {
+            "documents": [document.name for document in documents],
+            "windows": len(windows),
+            "tokens": tokens,
+            "digest": text_digest(documents),
+        }
+    }
+    if referenced:
+        progress.note("comparing with the reference")
+        report.update(_compare(engine, original, shipped, windows, progress))
+    if engine is not None:
+        progress.note("comparing prefill, decode and batches")
+        report["paths"] = _compare_paths(engine, shipped, tested, progress)
+    for section in {"compiler", "paths"} & report.keys():
+        figures = report[section]
+        figures["tolerance"] = rounded(tolerance(dtype, figures["logit_scale"]))
+    return report
+
+
+def _check_capacity(engine: Engine, windows: Sequence[list[int]]) -> None:
     longest = max(map(len, windows))
     if longest > engine.capacity.tokens:
         raise UsageError(
@@ -75,43 +102,23 @@ def verify(
             where="quality.window",
             remedy=f"write at most {engine.capacity.tokens}",
         )
-    tested = windows[:_PATH_WINDOWS]
-    tokens = sum(map(len, windows))
-    referenced = original is not None or shipped is not None
-    progress.start(sum(map(len, tested)) + (tokens if referenced else 0), "tokens")
-    sections: Report = {}
-    if referenced:
-        progress.note("comparing with the reference")
-        sections = _compare(engine, original, shipped, windows, progress)
-    if "compiler" in sections:
-        limit = tolerance(dtype, sections["compiler"]["logit_scale"])
-        sections["compiler"]["tolerance"] = rounded(limit)
 
-    progress.note("comparing prefill, decode and batches")
+
+def _compare_paths(
+    engine: Engine, shipped: Model | None, windows: Sequence[list[int]], progress: Progress
+) -> Report:
+    """The section that compares the ways to call one artifact."""
 
     def expected(ids: list[int]) -> Logits:
         progress.advance(len(ids))
         return all_logits(engine, ids) if shipped is None else shipped.logits(ids)
 
-    paths = path_errors(engine, tested, expected)
-    return {
-        "text": {
-            "documents": [document.name for document in documents],
-            "windows": len(windows),
-            "tokens": tokens,
-            "digest": text_digest(documents),
-        },
-        **sections,
-        "paths": {
-            **paths,
-            "against": "all_logits" if shipped is None else "shipped",
-            "tolerance": rounded(tolerance(dtype, paths["logit_scale"])),
-        },
-    }
+    errors = path_errors(engine, windows, expected)
+    return {**errors, "against": "all_logits" if shipped is None else "shipped"}
 
 
 def _compare(
-    engine: Engine,
+    engine: Engine | None,
     original: Model | None,
     shipped: Model | None,
     windows: Sequence[list[int]],
@@ -129,7 +136,9 @@ def _compare(
         section: Comparison(*pair) for section, pair in pairs.items() if there.issuperset(pair)
     }
     for ids in windows:
-        logits = {ARTIFACT: all_logits(engine, ids)}
+        logits: dict[str, Logits] = {}
+        if engine is not None:
+            logits[ARTIFACT] = all_logits(engine, ids)
         if shipped is not None:
             logits[SHIPPED] = shipped.logits(ids)
         if original is not None:

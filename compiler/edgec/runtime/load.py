@@ -1,0 +1,56 @@
+"""Load a library on this machine, if its processor and the installed runtime can run it."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+from edgec.errors import EdgecError, ToolchainError
+from edgec.runtime.engine import Capacity, Engine
+from edgec.runtime.threads import set_threads
+from edgec.runtime.weights import MappedWeights
+from edgec.target.processor import check_processor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def load_engine(
+    library: Path,
+    weights: Path,
+    cpu_features: Sequence[str],
+    architecture: str,
+    *,
+    capacity: Capacity | None = None,
+) -> Engine:
+    """Load a library and its weights.
+
+    Args:
+        library: the model library.
+        weights: a weight folder in the MLC layout.
+        cpu_features: flags of ``/proc/cpuinfo`` that the library needs.
+        architecture: of the processors it is for: ``"x86_64"``.
+        capacity: sizes of the KV cache; by default what the library was compiled for.
+
+    Raises:
+        ToolchainError: this processor can't run the library, or the runtime can't load it.
+        CheckpointError: the weight folder is damaged.
+        UsageError: the library was compiled for less than ``capacity``.
+    """
+    check_processor(library, architecture, cpu_features, machine=platform.machine())
+    set_threads()
+    mapped = MappedWeights(weights)
+    try:
+        return Engine(library, mapped, capacity)
+    except EdgecError:
+        raise
+    except Exception as error:
+        # What the loader of the system and the runtime raise for a file that isn't a library of
+        # ours depends on where they notice it.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ToolchainError(
+            f"the runtime can't load the library ({reason[-1]})",
+            where=str(library),
+            remedy="check the artifact with edgec verify, or build it again",
+        ) from error

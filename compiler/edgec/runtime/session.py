@@ -1,0 +1,140 @@
+"""An artifact that is loaded on this machine: engine, tokenizer, and what they take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from edgec.artifacts.conversation import Conversation
+from edgec.artifacts.layout import CHAT_CONFIG
+from edgec.errors import CheckpointError, UsageError
+from edgec.runtime.compatibility import check_runtime
+from edgec.runtime.engine import Capacity
+from edgec.runtime.load import load_engine
+from edgec.runtime.threads import set_threads
+from edgec.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgec.artifacts.artifact import Artifact
+    from edgec.runtime.engine import Engine
+
+_PAGE_SIZE = 16  # tokens in a page of the KV cache, which is allocated in whole pages
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded artifact.
+
+    Attributes:
+        artifact: that was opened.
+        engine: with room for one sequence.
+        chat_config: content of ``mlc-chat-config.json``.
+        threads: size of the runtime's thread pool.
+        load_seconds: from the first file to a ready engine, the runtime's own start included.
+    """
+
+    artifact: Artifact
+    engine: Engine
+    chat_config: Mapping[str, Any]
+    threads: int
+    load_seconds: float
+
+    @property
+    def context(self) -> int:
+        """Tokens that the KV cache has room for."""
+        return self.engine.capacity.tokens
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """Keys and values of a full context."""
+        memory = self.artifact.manifest["memory"]
+        per_page = int(memory["kv_cache_bytes"]) // _pages(memory["context_length"])
+        return per_page * _pages(self.context)
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the logits."""
+        return _size(self.chat_config, "vocab_size", self.artifact)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The artifact's tokenizer.
+
+        Raises:
+            CheckpointError: it has none, or the file is damaged.
+        """
+        return Tokenizer(self.artifact.model)
+
+    @cached_property
+    def conversation(self) -> Conversation:
+        """The artifact's chat format.
+
+        Raises:
+            CheckpointError: it is missing or malformed.
+        """
+        return Conversation.from_chat_config(
+            self.chat_config, str(self.artifact.model / CHAT_CONFIG)
+        )
+
+
+def open_session(
+    artifact: Artifact, *, threads: int | None = None, context: int | None = None
+) -> Session:
+    """Load an artifact for one sequence at a time.
+
+    Args:
+        artifact: an opened one.
+        threads: size of the runtime's thread pool; None for one per usable processor, or what
+            ``TVM_NUM_THREADS`` says. The pool is started once: later sessions of a process
+            have the size of the first.
+        context: tokens that the KV cache has room for; None for the artifact's own length.
+
+    Raises:
+        ToolchainError: this processor can't run the library, or the installed runtime isn't the
+            one that it was built for.
+        UsageError: ``context`` is more than the artifact's.
+        VerificationError: a file is missing or cut short.
+        CheckpointError: the weights or the chat config are damaged.
+    """
+    started = time.perf_counter()
+    runtime = artifact.manifest["runtime"]
+    check_runtime(artifact.library, runtime)
+    artifact.check_sizes()
+    config = artifact.chat_config
+    longest = _size(config, "context_window_size", artifact)
+    if context is not None and not 1 <= context <= longest:
+        raise UsageError(
+            f"a context of {context} tokens is out of range, the artifact was built for {longest}",
+            where="context",
+            remedy=f"give 1 to {longest}, or build with a larger context.length",
+        )
+    tokens = context or longest
+    chunk = min(_size(config, "prefill_chunk_size", artifact), tokens)
+    chosen = set_threads(threads)
+    engine = load_engine(
+        artifact.library,
+        artifact.model,
+        runtime["cpu_features"],
+        runtime["architecture"],
+        capacity=Capacity(sequences=1, tokens=tokens, prefill_chunk=chunk),
+    )
+    return Session(artifact, engine, config, chosen, time.perf_counter() - started)
+
+
+def _size(config: Mapping[str, Any], name: str, artifact: Artifact) -> int:
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CheckpointError(
+            f"{name} is {value!r}, not a positive whole number",
+            where=str(artifact.model / CHAT_CONFIG),
+            remedy="build the artifact again",
+        )
+    return value
+
+
+def _pages(tokens: int) -> int:
+    return max(1, -(-tokens // _PAGE_SIZE))

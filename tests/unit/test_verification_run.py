@@ -1,0 +1,201 @@
+"""The report of a comparison, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from verification_fakes import FakeEngine, FakeModel, ForgetsAtChunks, random_windows
+
+from edgec.errors import UsageError, VerificationError
+from edgec.progress import Silent
+from edgec.verification.run import Report, verify
+from edgec.verification.statistics import Comparison
+from edgec.verification.text import Document, text_digest
+from edgec.verification.tolerance import tolerance
+from edgec.verification.verdict import check_agreement, gates
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WINDOWS = random_windows(40, 30, 20, 10, 30)
+DOCUMENTS = [Document("a.py", "x"), Document("b.py", "y")]
+
+
+@dataclass(frozen=True)
+class Quality:
+    max_kl: float | None = None
+    min_top1: float | None = None
+    max_perplexity_ratio: float | None = None
+
+
+class Counting(Silent):
+    def __init__(self) -> None:
+        self.total = 0
+        self.done = 0
+
+    def start(self, total: int, unit: str) -> None:
+        assert unit == "tokens"
+        self.total += total
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+
+def report(
+    engine: FakeEngine | None = None,
+    original: FakeModel | None = None,
+    shipped: FakeModel | None = None,
+) -> Report:
+    progress = Counting()
+    result = verify(
+        engine or FakeEngine(),
+        original,
+        shipped,
+        WINDOWS,
+        documents=DOCUMENTS,
+        dtype="float32",
+        progress=progress,
+    )
+    assert progress.done == progress.total > 0
+    return result
+
+
+def test_all_sections() -> None:
+    original, shipped = FakeModel(noise=0.5), FakeModel()
+    result = report(original=original, shipped=shipped)
+    assert list(result) == ["text", "compiler", "quantizer", "total", "paths"]
+    assert result["text"] == {
+        "documents": ["a.py", "b.py"],
+        "windows": 5,
+        "tokens": 130,
+        "digest": text_digest(DOCUMENTS),
+    }
+    assert result["compiler"]["max_logit_error"] == 0
+    assert result["compiler"]["tolerance"] == 1e-3
+    assert result["compiler"]["positions"] == 130
+    assert result["compiler"]["predictions"] == 125
+    assert result["total"] == result["quantizer"]
+    assert 0.3 < result["total"]["max_logit_error"] <= 0.5
+    assert result["total"]["kl"] > 1e-3
+    assert result["paths"]["against"] == "shipped"
+    assert result["paths"]["tolerance"] == 1e-3
+    json.dumps(result, allow_nan=False)
+    check_agreement(result)
+
+
+def test_the_sections_compare_the_right_way_round() -> None:
+    original, shipped, engine = FakeModel(seed=1), FakeModel(seed=2), FakeEngine(FakeModel(seed=3))
+    result = report(engine, original, shipped)
+    pairs = {
+        "compiler": (shipped, engine.model),
+        "quantizer": (original, shipped),
+        "total": (original, engine.model),
+    }
+    for section, (first, second) in pairs.items():
+        comparison = Comparison("", "")
+        for ids in WINDOWS:
+            comparison.update(first.logits(ids), second.logits(ids), ids)
+        expected = comparison.summary()
+        assert {name: result[section][name] for name in expected} == expected
+
+
+def test_the_same_reference_twice_is_run_once() -> None:
+    class Once(FakeModel):
+        calls = 0
+
+        def logits(self, ids: list[int]) -> np.ndarray:
+            Once.calls += 1
+            return super().logits(ids)
+
+    model = Once()
+    result = report(original=model, shipped=model)
+    assert Once.calls == len(WINDOWS) + 3
+    assert result["quantizer"]["kl"] == 0
+
+
+def test_without_references_the_paths_are_compared_with_each_other() -> None:
+    result = report()
+    assert list(result) == ["text", "paths"]
+    assert result["paths"]["against"] == "all_logits"
+    check_agreement(result)
+    assert gates(result, Quality(1e-9, 1.0, 1.0)) == []
+    broken = report(ForgetsAtChunks())
+    with pytest.raises(VerificationError, match=r"\(chunked_prefill\) differ from its own logits"):
+        check_agreement(broken)
+
+
+def test_one_reference() -> None:
+    assert list(report(original=FakeModel())) == ["text", "total", "paths"]
+    assert list(report(shipped=FakeModel())) == ["text", "compiler", "paths"]
+
+
+def test_without_an_engine_the_quantizer_is_measured() -> None:
+    progress = Counting()
+    models = FakeModel(seed=1), FakeModel(seed=2)
+    result = verify(None, *models, WINDOWS, documents=DOCUMENTS, dtype="float16", progress=progress)
+    assert progress.done == progress.total
+    assert list(result) == ["text", "quantizer"]
+    assert result["quantizer"] == report(None, *models)["quantizer"]
+    check_agreement(result)
+    assert gates(result, Quality(1e-9, 1.0, 1.0)) == []
+
+
+def test_a_compiler_that_computes_something_else() -> None:
+    result = report(FakeEngine(FakeModel(noise=0.01)), shipped=FakeModel())
+    assert result["compiler"]["max_logit_error"] > 1e-3
+    with pytest.raises(VerificationError) as caught:
+        check_agreement(result)
+    text = str(caught.value)
+    error = result["compiler"]["max_logit_error"]
+    assert f"on the text differ from the reference with the shipped weights by {error:.6g}" in text
+    assert "more than the 0.001 that rounding explains" in text
+    assert "(batch)" in text
+    assert caught.value.exit_code == 5
+
+
+def test_rounding_is_no_defect() -> None:
+    check_agreement(report(FakeEngine(FakeModel(noise=5e-4)), shipped=FakeModel()))
+
+
+def test_a_nan_in_a_report_is_a_defect() -> None:
+    result = report()
+    result["paths"]["decode"] = float("nan")
+    with pytest.raises(VerificationError, match=r"\(decode\)"):
+        check_agreement(result)
+
+
+def test_gates() -> None:
+    total = {"kl": 0.123456, "top1": 0.85, "perplexity_ratio": 1.25}
+    result = {"total": total}
+    assert gates(result, Quality()) == []
+    assert gates(result, Quality(0.123456, 0.85, 1.25)) == []
+    assert gates(result, Quality(0.1, 0.9, 1.1)) == [
+        "the mean KL divergence of 0.123456 is above quality.max_kl, 0.1",
+        "the top-1 agreement of 0.85 is below quality.min_top1, 0.9",
+        "the perplexity ratio of 1.25 is above quality.max_perplexity_ratio, 1.1",
+    ]
+    assert len(gates(result, Quality(max_kl=0.1))) == 1
+    assert len(gates(result, Quality(min_top1=0.86))) == 1
+    assert len(gates(result, Quality(max_perplexity_ratio=1.2))) == 1
+
+
+def test_windows_that_are_too_long() -> None:
+    with pytest.raises(UsageError, match=r"quality\.window: windows have 300 tokens, .* 256"):
+        verify(
+            FakeEngine(),
+            None,
+            None,
+            random_windows(300),
+            documents=DOCUMENTS,
+            dtype="float32",
+            progress=Silent(),
+        )
+
+
+def test_the_tolerance_follows_the_scale() -> None:
+    assert tolerance("float32", 20) == 1e-3
+    assert tolerance("float32", 1000) == pytest.approx(1e-2)
+    assert tolerance("float16", 20) == pytest.approx(1.0)
