@@ -109,7 +109,8 @@ def build(tokenizer: TokenizerFiles, template: str | None = None, **changes: Any
 
 def prefix(tokenizer: TokenizerFiles, template: str | None = None, **changes: Any) -> list[int]:
     conversation = build(tokenizer, template, **changes)["conv_template"]
-    return conversation.get("system_prefix_token_ids", [])
+    ids: list[int] = conversation.get("system_prefix_token_ids", [])
+    return ids
 
 
 @pytest.mark.parametrize("template", list_templates())

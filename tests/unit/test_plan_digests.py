@@ -15,7 +15,7 @@ from edgec.pipeline.store import Store
 from edgec.recipe import load_recipe
 from edgec.target import load_target
 
-ALL = {"checkpoint", "quantize", "import", "compile", "pack", "verify"}
+ALL = {"chat", "checkpoint", "quantize", "import", "compile", "pack", "verify"}
 
 
 @pytest.fixture
@@ -47,16 +47,16 @@ def _digests(
     ("override", "rerun"),
     [
         ("quantization.scheme=q4f16_1", ALL - {"checkpoint"}),
-        ("quantization.group_size=64", ALL - {"checkpoint"}),
-        ("context.length=512", {"compile", "verify"}),
-        ("context.prefill_chunk=128", {"compile", "verify"}),
-        ("context.max_batch_size=2", {"compile", "verify"}),
+        ("quantization.group_size=64", ALL - {"chat", "checkpoint"}),
+        ("context.length=512", {"chat", "compile", "verify"}),
+        ("context.prefill_chunk=128", {"chat", "compile", "verify"}),
+        ("context.max_batch_size=2", {"chat", "compile", "verify"}),
         ("quality.tokens=500", {"verify"}),
         ("quality.window=128", {"verify"}),
         ("quality.max_kl=0.5", set()),
         ("budget.memory_mb=500", set()),
-        ("generation.temperature=0.1", set()),
-        ("chat.template=completion", set()),
+        ("generation.temperature=0.1", {"chat"}),
+        ("chat.template=chatml", {"chat"}),
         ("description=other", set()),
         ("tuning.timeout_s=99", set()),
     ],

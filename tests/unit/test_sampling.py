@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgec.errors import BuildError, UsageError
@@ -84,6 +84,7 @@ def test_distribution(changes: dict[str, Any], counts: dict[int, int]) -> None:
     st.none() | st.integers(1, 50),
     st.integers(1, 8),
 )
+@example([2.0, 0.0, 0.0, 0.0, 0.0, 0.0], 0.65, 3, 2)  # the share is of what top_k leaves
 def test_the_candidates_are_those_of_a_full_sort(
     values: list[float], top_p: float, top_k: int | None, first: int
 ) -> None:

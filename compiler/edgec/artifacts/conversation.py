@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgec import suggest, yamlfile
 from edgec.errors import CheckpointError, UsageError
+from edgec.files import digest_json
 from edgec.validation.types import Section
 from edgec.validation.validate import validate
 
@@ -172,6 +173,13 @@ class ConversationTemplate(Section):
 def list_templates() -> list[str]:
     """The names of the templates, sorted."""
     return sorted(path.stem for path in _FOLDER.glob(f"*{_SUFFIX}"))
+
+
+def templates_digest() -> str:
+    """The sha256 over all templates: data that a built chat config depends on."""
+    return digest_json(
+        {name: (_FOLDER / f"{name}{_SUFFIX}").read_text("utf-8") for name in list_templates()}
+    )
 
 
 def load_template(name: str) -> ConversationTemplate:

@@ -30,6 +30,7 @@ TOKENIZER_NAMES = (
     "tokenizer_config.json",
     "generation_config.json",
     "special_tokens_map.json",
+    "chat_template.jinja",
 )
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 

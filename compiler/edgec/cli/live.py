@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _NAME_WIDTH = 10
+_AGE_WIDTH = 4
 _BAR_WIDTH = 24
 _PER_SECOND = 10
 
@@ -73,10 +73,10 @@ class LiveReporter:
 
     def _render(self) -> RenderableType:
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(width=1)
-        grid.add_column(min_width=_NAME_WIDTH)
-        grid.add_column(justify="right")
-        grid.add_column(overflow="ellipsis", no_wrap=True)
+        grid.add_column(min_width=1)
+        grid.add_column(min_width=_NAME_WIDTH, no_wrap=True)
+        grid.add_column(min_width=_AGE_WIDTH, no_wrap=True, justify="right")
+        grid.add_column(no_wrap=True, overflow="ellipsis")
         now = time.monotonic()
         with self._lock:
             for row in self._board.rows.values():
@@ -86,10 +86,11 @@ class LiveReporter:
         return grid
 
 
-def _work(row: Row) -> RenderableType:
+def _work(row: Row) -> Text:
     if not row.total:
         return Text(row.note, style="dim")
-    work = Table.grid(padding=(0, 1, 0, 0))
-    bar = ProgressBar(total=row.total, completed=min(row.done, row.total), width=_BAR_WIDTH)
-    work.add_row(bar, Text(row.count, style="dim"), Text(row.note, style="dim"))
-    return work
+    filled = round(row.share * _BAR_WIDTH)
+    text = Text.assemble(("━" * filled, "cyan"), ("─" * (_BAR_WIDTH - filled), "dim"))
+    for part in (row.count, row.note):
+        text.append(f"  {part}" if part else "", "dim")
+    return text

@@ -36,7 +36,7 @@ _SECTIONS = {
     "Look up": {
         "recipes": "List the recipes that come with edgec.",
         "targets": "List the devices to build for.",
-        "schema": "Print the JSON Schema of recipes and targets.",
+        "schema": "Print the JSON Schema of recipes or of targets.",
         "doctor": "Check that everything needed is installed.",
         "cache": "Look at the stage store, and clean it.",
     },

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgec.artifacts.conversation import templates_digest
 from edgec.checkpoints import open_checkpoint, open_source, tokenizer_files
 from edgec.emitters.toolchain import c_compiler_version
 from edgec.errors import UsageError
@@ -115,6 +116,19 @@ def plan_build(
             code=family_code,
             distributions=_TVM,
             timeout_s=24 * _HOUR,
+        ),
+        StageSpec(
+            "chat",
+            "edgec.stages.chat",
+            {
+                **context,
+                "quantization.scheme": quantization.scheme,
+                "chat.template": recipe.chat.template,
+                "chat.templates": templates_digest(),
+                **{f"generation.{k}": v for k, v in recipe.generation.model_dump().items()},
+            },
+            parents=("checkpoint",),
+            timeout_s=_HOUR,
         ),
         StageSpec(
             "quantize",

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgec import __version__
 from edgec.artifacts.artifact import open_artifact
 from edgec.artifacts.assemble import Parts, assemble
-from edgec.artifacts.chat_config import chat_config
-from edgec.artifacts.layout import GOLDEN, LIBRARY_FACTS, REPORT, REPORT_SCHEMA
+from edgec.artifacts.layout import CHAT_CONFIG, GOLDEN, LIBRARY_FACTS, REPORT, REPORT_SCHEMA
 from edgec.artifacts.manifest import Provenance, build_manifest
 from edgec.artifacts.memory_plan import MIB, MemoryPlan
 from edgec.errors import EdgecError, VerificationError
@@ -20,6 +19,7 @@ from edgec.layouts.specs import TensorSpec, weight_bytes
 from edgec.pipeline.events import Event, StageFinished, StageHit, StageStarted
 from edgec.pipeline.executor import execute
 from edgec.pipeline.history import History
+from edgec.pipeline.sources import Sources
 from edgec.pipeline.stage import StageIdentity, identify
 from edgec.stages.model_file import ModelFile
 from edgec.verification.verdict import gates
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgec.pipeline.store import Store
 
 ASSEMBLE = "artifact"
+_ASSEMBLY = ("edgec.artifacts.assemble", "edgec.artifacts.manifest")
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _build_digest(plan: BuildPlan, identities: Mapping[str, StageIdentity]) -> s
     return digest_json(
         {
             "edgec": __version__,
+            "code": Sources().closure(_ASSEMBLY),
             "stages": {name: identity.digest for name, identity in identities.items()},
             "recipe": plan.loaded.recipe.model_dump(mode="json", by_alias=True),
             "overrides": list(plan.loaded.overrides),
@@ -164,7 +166,7 @@ def _write(
         library=results["compile"].path / library["library"],
         weights=results["pack"].path,
         tokenizer=tuple(model_folder / name for name in model.files),
-        chat_config=_chat_config(plan, model, model_folder),
+        chat_config=json.loads((results["chat"].path / CHAT_CONFIG).read_text()),
         report=report,
         golden=golden if golden is not None and golden.is_file() else None,
     )
@@ -237,19 +239,3 @@ def _check_size(plan: BuildPlan, total: int) -> None:
             where=f"{plan.loaded.path}: budget.artifact_mb",
             remedy="quantize further, or raise it",
         )
-
-
-def _chat_config(plan: BuildPlan, model: ModelFile, folder: Path) -> dict[str, Any]:
-    recipe = plan.loaded.recipe
-    return chat_config(
-        model_type=model.family,
-        quantization=recipe.quantization.scheme,
-        config=model.config,
-        tokenizer_folder=folder,
-        tokenizer_files=model.files,
-        context_length=plan.context_length,
-        prefill_chunk=plan.prefill_chunk,
-        max_batch_size=recipe.context.max_batch_size,
-        generation=recipe.generation.model_dump(),
-        template=recipe.chat.template,
-    )

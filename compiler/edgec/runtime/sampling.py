@@ -143,7 +143,7 @@ def _penalized(
     times = np.fromiter(counts.values(), np.float32, len(counts))
     changed = logits[tokens] - (options.presence_penalty + options.frequency_penalty * times)
     penalty = np.float32(options.repetition_penalty)
-    result = logits.copy()
+    result: npt.NDArray[np.float32] = logits.copy()
     result[tokens] = np.where(changed < 0, changed * penalty, changed / penalty)
     return result
 

@@ -14,9 +14,10 @@ from edgec.target import TargetSummary, summaries
 @click.command(epilog=example("edgec targets"))
 @json_option
 def command(*, as_json: bool) -> None:
-    """List the devices to build for, and which of them this machine can run.
+    """List the devices to build for.
 
-    The target 'host' means the best one for this machine; it is marked with a star.
+    Tells also which of them this machine can run. The target 'host' means the best one for this
+    machine; it is marked with a star.
     """
     found = summaries()
     if as_json:

@@ -1,0 +1,56 @@
+"""Which model or artifact does the user mean?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgec.artifacts.artifact import open_artifact
+from edgec.artifacts.layout import MANIFEST
+from edgec.artifacts.locate import locate_artifact
+from edgec.checkpoints import open_source
+from edgec.checkpoints.folder import CONFIG_NAME
+from edgec.checkpoints.hub import PREFIX
+from edgec.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgec.artifacts.artifact import Artifact
+    from edgec.checkpoints import ModelSource
+
+_SYNTHETIC = "synthetic:"
+_RECIPES = (".yaml", ".yml")
+
+
+def find_thing(text: str, root: Path) -> Artifact | ModelSource:
+    """Open what ``text`` names; of a model its config is read, and nothing else.
+
+    Args:
+        text: ``hf:ORG/NAME@REV``, a model folder, a model's ``config.json``, an artifact's folder
+            or manifest, or the name of a recipe that was built.
+        root: folder of all artifacts.
+
+    Raises:
+        UsageError: there is no such thing.
+        CheckpointError: the model can't be fetched, or its config is damaged.
+        VerificationError: the artifact's manifest is damaged.
+    """
+    here = Path.cwd()
+    if text.startswith((PREFIX, _SYNTHETIC)):
+        return open_source(text, here)
+    path = Path(text)
+    if path.is_file():
+        if path.name == MANIFEST:
+            return open_artifact(path.parent)
+        if path.suffix not in _RECIPES:
+            return open_source(f"{_SYNTHETIC}{text}", here)
+    elif path.is_dir():
+        if (path / CONFIG_NAME).is_file() and not (path / MANIFEST).is_file():
+            return open_source(str(path.absolute()), here)
+    elif "/" in text and path.suffix not in _RECIPES:
+        hub = f"; for the model on the hub write hf:{text}" if text.count("/") == 1 else ""
+        raise UsageError(
+            "there is no such file or folder",
+            where=text,
+            remedy=f"name a model folder, a config.json, hf:ORG/NAME@REV or an artifact{hub}",
+        )
+    return locate_artifact(text, root)

@@ -1,0 +1,138 @@
+"""The report on a model: is it supported, what is it, what would it take?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgec.errors import EdgecError, UnsupportedModelError
+from edgec.inspection.facts import config_facts
+from edgec.inspection.sizes import SchemeSize, parameter_count, scheme_sizes
+from edgec.inspection.weights import Weights, look_at_weights
+from edgec.models.find import family_name, load_family
+
+if TYPE_CHECKING:
+    from edgec.checkpoints import ModelSource
+    from edgec.models.kv_cache import KVCacheSpec
+    from edgec.models.parameters import Parameter
+    from edgec.quantization.schemes import FloatType
+
+_PAGE = 16  # tokens of one page: the smallest number whose size has no rounding in it
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What is known of a model without its weights.
+
+    Attributes:
+        where: how messages call it.
+        kind: where it is from: ``"folder"``, ``"hub"`` or ``"config"``.
+        commit: of a hub model, what its revision stands for.
+        family: the family that builds it; None if no family does.
+        unsupported: why it can't be built; None if it can.
+        facts: of its config, see :func:`edgec.inspection.facts.config_facts`.
+        parameters: how many weights it has; None if it isn't supported.
+        sizes: in every scheme; empty if it isn't supported.
+        weights: what headers or index say; None if it isn't supported, or there are none to look
+            at.
+    """
+
+    where: str
+    kind: str
+    commit: str | None
+    family: str | None
+    unsupported: UnsupportedModelError | None
+    facts: dict[str, Any]
+    parameters: int | None = None
+    sizes: tuple[SchemeSize, ...] = ()
+    weights: Weights | None = None
+
+    @property
+    def problem(self) -> EdgecError | None:
+        """What stands in the way of building it, if anything is known to."""
+        return self.unsupported or (self.weights.problem if self.weights else None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        weights = None
+        if self.weights is not None:
+            problem = self.weights.problem
+            weights = {
+                **{k: v for k, v in vars(self.weights).items() if k != "problem"},
+                "problem": problem.to_json() if problem else None,
+            }
+        return {
+            "kind": "model",
+            "where": self.where,
+            "source": self.kind,
+            "commit": self.commit,
+            "supported": self.unsupported is None,
+            "unsupported": self.unsupported.to_json() if self.unsupported else None,
+            "family": self.family,
+            "facts": self.facts,
+            "parameters": self.parameters,
+            "sizes": [asdict(size) for size in self.sizes],
+            "weights": weights,
+        }
+
+
+def inspect_model(source: ModelSource) -> ModelReport:
+    """Report on a model; loads TVM only if its family is known.
+
+    Args:
+        source: whose config was read.
+
+    Raises:
+        CheckpointError: the config lacks a field that its family needs, or contradicts itself.
+    """
+    kind = "config" if source.kind == "synthetic" else source.kind
+    commit = source.hub.commit if source.hub else None
+    facts = config_facts(source.config)
+    family: str | None = None
+    try:
+        family = family_name(source.config)
+        parameters, cache = _build(source.config)
+    except UnsupportedModelError as error:
+        return ModelReport(source.where, kind, commit, family, error, facts)
+
+    def kv_bytes(dtype: FloatType) -> int:
+        return cache[dtype].nbytes(_PAGE) // _PAGE
+
+    return ModelReport(
+        source.where,
+        kind,
+        commit,
+        family,
+        None,
+        facts | _exact(cache["float32"], parameters),
+        parameter_count(parameters),
+        tuple(scheme_sizes(parameters, kv_bytes)),
+        None
+        if kind == "config"
+        else look_at_weights(source, parameters, load_family(source.config).IGNORED_TENSORS),
+    )
+
+
+def _build(config: dict[str, Any]) -> tuple[list[Parameter], dict[str, KVCacheSpec]]:
+    """The parameters, and the shape of the KV cache by the type of activations."""
+    family = load_family(config)
+    from edgec.models.causal_lm import parameters_of  # noqa: PLC0415 - needs TVM loaded first
+
+    settings = family.Config.from_hf(config)
+    models = {dtype: family.build(settings, dtype) for dtype in ("float16", "float32")}
+    return parameters_of(models["float32"]), {
+        dtype: model.cache_spec for dtype, model in models.items()
+    }
+
+
+def _exact(cache: KVCacheSpec, parameters: list[Parameter]) -> dict[str, Any]:
+    """What the family made of the config, where that says nothing or says it in another way."""
+    return {
+        "layers": cache.layers,
+        "heads": cache.heads,
+        "kv_heads": cache.kv_heads,
+        "head_dim": cache.head_dim,
+        "rope_theta": cache.rope.theta,
+        "rope_type": cache.rope.scaling.get("rope_type", "default"),
+        "tied_embeddings": not any(parameter.role == "head" for parameter in parameters),
+    }

@@ -1,0 +1,41 @@
+"""How a chat becomes a prompt: ``mlc-chat-config.json``, from the tokenizer and the recipe.
+
+It needs small files only, so a template that doesn't fit fails the build early.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgec.artifacts.chat_config import chat_config
+from edgec.artifacts.layout import CHAT_CONFIG
+from edgec.files import pretty_json
+from edgec.stages.model_file import ModelFile
+
+if TYPE_CHECKING:
+    from edgec.stages.context import StageContext
+
+_GENERATION = "generation."
+
+
+def run(context: StageContext) -> None:
+    """Write the chat config."""
+    inputs, folder = context.inputs, context.parents["checkpoint"]
+    model = ModelFile.read(folder)
+    config = chat_config(
+        model_type=model.family,
+        quantization=str(inputs["quantization.scheme"]),
+        config=model.config,
+        tokenizer_folder=folder,
+        tokenizer_files=model.files,
+        context_length=int(inputs["context.length"]),
+        prefill_chunk=int(inputs["context.prefill_chunk"]),
+        max_batch_size=int(inputs["context.max_batch_size"]),
+        generation={
+            key.removeprefix(_GENERATION): value
+            for key, value in inputs.items()
+            if key.startswith(_GENERATION)
+        },
+        template=inputs["chat.template"],
+    )
+    (context.out / CHAT_CONFIG).write_text(pretty_json(config))

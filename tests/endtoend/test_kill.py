@@ -1,0 +1,112 @@
+"""A build that is killed leaves nothing half-written, and the next one succeeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgec.artifacts.artifact import open_artifact
+from edgec.pipeline.store import Store
+
+pytestmark = pytest.mark.slow
+
+# Twenty take some minutes; `EDGEC_KILLS=20 pytest tests/endtoend/test_kill.py -s` shows them.
+KILLS = int(os.environ.get("EDGEC_KILLS", "4"))
+LONGEST_S = 9.0
+
+
+def _command(out: Path) -> list[str]:
+    return [sys.executable, "-m", "edgec", "build", "tinypy", "--no-verify", "--out", str(out)]
+
+
+def _artifacts(out: Path) -> list[Path]:
+    return [path.parent for path in out.rglob("manifest.json")]
+
+
+def test_killed_builds(tmp_path: Path) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    environment = {**os.environ, "EDGEC_CACHE": str(cache)}
+    chance = random.Random(2)
+    killed = 0
+    for _ in range(10 * KILLS):
+        if killed == KILLS:
+            break
+        delay = chance.uniform(0.05, LONGEST_S)
+        build = subprocess.Popen(
+            _command(out),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            build.wait(delay)
+        except subprocess.TimeoutExpired:
+            build.send_signal(signal.SIGKILL)
+            build.wait()
+            killed += 1
+            finished = ", ".join(sorted(path.name for path in (cache / "stages").glob("*")))
+            print(f"killed after {delay:.2f} s; stages in the store: {finished or 'none'}")
+        else:
+            # It was faster than the axe: the next one starts from nothing.
+            shutil.rmtree(cache)
+            shutil.rmtree(out)
+            continue
+        for artifact in _artifacts(out):
+            open_artifact(artifact).check_files()
+    assert killed == KILLS
+
+    subprocess.run(_command(out), env=environment, check=True, capture_output=True)
+
+    (artifact,) = _artifacts(out)
+    open_artifact(artifact).check_files()
+    assert [path.name for path in artifact.parent.iterdir()] == [artifact.name]
+    store = Store(cache)
+    for entry in store.entries():
+        assert not entry.problems(), entry
+    left = [
+        path.relative_to(cache).as_posix()
+        for folder in ("tmp", "locks")
+        for path in (cache / folder).rglob("*")
+    ]
+    assert not left
+    assert not _workers(cache), "a worker outlived its build"
+
+
+def _workers(cache: Path) -> list[str]:
+    """Processes that still have the store's folder in their environment, after a moment's grace."""
+    deadline = time.monotonic() + 5
+    while True:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if str(cache).encode() in (process / "environ").read_bytes():
+                    found.append(process.name)
+            except OSError:
+                continue
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+def test_a_second_build_does_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "EDGEC_CACHE": str(tmp_path / "cache")}
+    command = [*_command(tmp_path / "out"), "--json"]
+    runs = [
+        subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        for _ in range(2)
+    ]
+    first, second = (
+        [json.loads(line)["event"] for line in run.stdout.splitlines()] for run in runs
+    )
+    assert "stage-started" in first
+    assert "stage-started" not in second
