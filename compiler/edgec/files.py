@@ -15,8 +15,10 @@ import os
 import shutil
 import sys
 import tempfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _CHUNK = 4 << 20
 _RENAME_EXCHANGE = 2
@@ -89,7 +91,11 @@ def _exchange(first: Path, second: Path) -> bool:
     if rename is None:
         return False
     done = rename(
-        _AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE)
+        _AT_FDCWD,
+        os.fsencode(first),
+        _AT_FDCWD,
+        os.fsencode(second),
+        ctypes.c_uint(_RENAME_EXCHANGE),
     )
     if done == 0:
         return True

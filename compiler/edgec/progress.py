@@ -26,10 +26,10 @@ class Silent:
     """A ``Progress`` that nobody listens to, for tests and library use."""
 
     def start(self, total: int, unit: str) -> None:
-        pass
+        """Do nothing."""
 
     def advance(self, amount: int) -> None:
-        pass
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        pass
+        """Do nothing."""

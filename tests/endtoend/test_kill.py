@@ -86,16 +86,21 @@ def _workers(cache: Path) -> list[str]:
     """Processes that still have the store's folder in their environment, after a moment's grace."""
     deadline = time.monotonic() + 5
     while True:
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if str(cache).encode() in (process / "environ").read_bytes():
-                    found.append(process.name)
-            except OSError:
-                continue
+        found = [
+            process.name
+            for process in Path("/proc").glob("[0-9]*")
+            if str(cache).encode() in _environment(process)
+        ]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
+
+
+def _environment(process: Path) -> bytes:
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 def test_a_second_build_does_nothing(tmp_path: Path) -> None:

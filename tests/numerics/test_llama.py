@@ -6,13 +6,15 @@ that any difference is the compiler's.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from numerics.tiny_models import CHUNK, Built, build, save_random_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -185,9 +187,7 @@ def test_engine_functions_work_through_the_library(case: Case) -> None:
     assert (chunk, hidden) == (CHUNK, 128)
 
 
-def test_metadata_lists_the_weights_in_the_order_of_the_calls(
-    built: Any, tmp_path: Path
-) -> None:
+def test_metadata_lists_the_weights_in_the_order_of_the_calls(built: Any, tmp_path: Path) -> None:
     metadata = built[0].engine.metadata
     assert metadata["kv_state_kind"] == "kv_cache"
     assert metadata["sliding_window_size"] == -1

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from edgec.layouts.tensor_cache import TensorCache
 from edgec.layouts.unpack import unpacked_rows
@@ -19,6 +16,11 @@ from edgec.stages import compile as compile_stage
 from edgec.stages.context import StageContext
 from edgec.stages.model_file import ModelFile
 from edgec.target import load_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
 
 CONTEXT = 128
 CHUNK = 32
@@ -49,7 +51,9 @@ def save_random_model(config: Any, folder: Path, *, seed: int) -> Any:
     return model
 
 
-def build(folder: Path, out: Path, *, scheme: str, overrides: Any = (), group_size: int = 32) -> Built:
+def build(
+    folder: Path, out: Path, *, scheme: str, overrides: Any = (), group_size: int = 32
+) -> Built:
     """Run the stages from checkpoint to library on a model folder."""
     target = load_target("host")
     quantization = {

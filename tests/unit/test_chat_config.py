@@ -166,7 +166,7 @@ def test_tinypy() -> None:
     assert model["num_key_value_heads"] == 2
     assert conversation["name"] == "completion"
     assert conversation["stop_token_ids"] == [0]
-    assert "system_prefix_token_ids" not in conversation  # engines don't expect an empty list
+    assert conversation["system_prefix_token_ids"] == [0]  # it was trained with it in front
     assert set(conversation["roles"].values()) == {""}
     assert conversation["seps"] == [""]
     assert Conversation.from_chat_config({"conv_template": conversation}, "").to_json() == (

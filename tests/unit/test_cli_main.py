@@ -210,3 +210,24 @@ def test_the_error_object_is_one_line(failing: Failing) -> None:
     lines = call("doctor", "--json").out.splitlines()
     assert len(lines) == 1
     assert json.loads(lines[0])["what"].count("\n") == 2
+
+
+def test_no_color_is_respected() -> None:
+    code = (
+        "import sys; from edgec.cli.main import run\n"
+        "sys.stderr.isatty = sys.stdout.isatty = lambda: True\n"
+        "run(['targets']); run(['build', 'nothing'])"
+    )
+
+    def printed(**variables: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, **variables},
+        )
+        return done.stdout + done.stderr
+
+    assert "\x1b[" in printed(NO_COLOR="")
+    assert "\x1b[" not in printed(NO_COLOR="1")

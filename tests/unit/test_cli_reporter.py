@@ -51,7 +51,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err.splitlines() == [
         "checkpoint: cached",
         "import: cached",
-        "waiting for another build of stage compile (pid 12)",
+        "compile: waiting for another build (pid 12)",
         "quantize: done in 3.2 s",
     ]
     assert captured.out == ""
@@ -144,7 +144,7 @@ def test_the_live_display_shows_what_runs() -> None:
     assert len(lines) == 2
     assert "quantize" in lines[0]
     assert "1.0 KiB of 4.0 KiB  layer 3" in lines[0]
-    assert "waiting for another build of stage compile (pid 12)" in lines[1]
+    assert "waiting for another build (pid 12)" in lines[1]
 
 
 def test_a_narrow_terminal_keeps_one_line_per_stage() -> None:

@@ -50,6 +50,19 @@ def _module(path: Path) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
+def _named(node: ast.AST) -> set[tuple[str, ...]]:
+    """The modules of edgec that one import statement names."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module == "edgec":
+        names = [f"edgec.{alias.name}" for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        names = [node.module]
+    else:
+        names = []
+    return {tuple(name.split(".")[1:]) for name in names if name.split(".")[0] == "edgec"}
+
+
 def _imports(path: Path) -> set[tuple[str, ...]]:
     """What a file imports of edgec when it runs; imports for type checkers don't count."""
     found: set[tuple[str, ...]] = set()
@@ -59,17 +72,7 @@ def _imports(path: Path) -> set[tuple[str, ...]]:
             for child in node.orelse:
                 visit(child)
             return
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                parts = tuple(alias.name.split("."))
-                if parts[0] == "edgec":
-                    found.add(parts[1:])
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            parts = tuple(node.module.split("."))
-            if parts == ("edgec",):
-                found.update((alias.name,) for alias in node.names)
-            elif parts[0] == "edgec":
-                found.add(parts[1:])
+        found.update(_named(node))
         for child in ast.iter_child_nodes(node):
             visit(child)
 
@@ -125,7 +128,9 @@ def test_every_family_has_what_the_finder_promises() -> None:
     assert "llama" in families()
     for name in families():
         tree = ast.parse((PACKAGE / "models" / f"{name}.py").read_text())
-        names = {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+        names = {
+            node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+        }
         names |= {
             target.id
             for node in tree.body

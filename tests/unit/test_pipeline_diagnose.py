@@ -36,7 +36,7 @@ def test_before_the_first_build_everything_runs(store: Store) -> None:
     found = look(chain(), store)
     assert (found.changed, found.last, found.compared) == (True, None, None)
     assert missing(found) == ["a", "b", "c", "d"]
-    assert reasons(found) == dict.fromkeys("abcd", ["never built before"])
+    assert reasons(found) == {name: ["never built before"] for name in "abcd"}
 
 
 def test_after_the_first_build_nothing_runs_and_it_is_told_why_it_did(store: Store) -> None:
@@ -46,7 +46,7 @@ def test_after_the_first_build_nothing_runs_and_it_is_told_why_it_did(store: Sto
     assert found.last is not None
     assert found.compared is None
     assert missing(found) == []
-    assert reasons(found) == dict.fromkeys("abcd", ["never built before"])
+    assert reasons(found) == {name: ["never built before"] for name in "abcd"}
 
 
 def test_a_change_is_named_where_it_happens(store: Store) -> None:

@@ -42,6 +42,15 @@ def test_stages_run_in_order_once_and_are_hits_afterwards(store: Store, tmp_path
     assert leftovers(store) == []
 
 
+def test_single_stages_can_be_made_to_run_again(store: Store, tmp_path: Path) -> None:
+    specs = chain(ran=tmp_path / "ran")
+    build(specs, store)
+    (tmp_path / "ran").unlink()
+    results, _ = build(specs, store, force_stages=("c",))
+    assert (tmp_path / "ran").read_text().split() == ["c"]
+    assert [name for name, result in results.items() if not result.hit] == ["c"]
+
+
 def test_a_changed_input_runs_exactly_the_stages_that_depend_on_it(
     store: Store, tmp_path: Path
 ) -> None:

@@ -42,7 +42,10 @@ def test_a_crash_names_the_stage_the_signal_and_the_end_of_its_log(
 
 
 def test_an_exit_is_a_crash_too(store: Store) -> None:
-    with pytest.raises(BuildError, match=r"stage a: its process ended with exit code 7; its log"):
+    with pytest.raises(
+        BuildError,
+        match=r"stage a: its process ended with exit code 7; see whether it repeats; its log",
+    ):
         build([toy("a", "exit")], store)
 
 

@@ -1,8 +1,8 @@
-"""Sizes of a build in advance, on a family made up for the test: TVM isn't loaded."""
+"""Sizes of a build in advance, for a model made up by the test: TVM isn't loaded."""
 
 import json
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,21 +14,143 @@ from edgec.models.kv_cache import KVCacheSpec
 from edgec.models.parameters import Parameter, Source
 from edgec.models.rope import Rope
 from edgec.pipeline import preview as module
-from edgec.pipeline.diagnose import Diagnosis, StageDiagnosis
-from edgec.pipeline.preview import Preview, preview
-from edgec.recipe import load_recipe
-from recipe_texts import recipe_text
+from edgec.pipeline.filedigests import FileDigests
+from edgec.pipeline.plan import plan_build
+from edgec.pipeline.preview import Preview, WeightGroup, preview
+from edgec.pipeline.store import Store
+from edgec.recipe import find_recipe, load_recipe
+from edgec.stages.model_file import ModelFile
+from edgec.target import load_target
 
 PARAMETERS = [
     Parameter("embed.weight", (100, 64), "embedding", (Source("e", (100, 64)),)),
     Parameter("layer.weight", (64, 64), "linear", (Source("l", (64, 64)),)),
     Parameter("norm.weight", (64,), "norm", (Source("n", (64,)),)),
 ]
+CACHE = KVCacheSpec(
+    layers=2, heads=4, kv_heads=2, head_dim=16, rope=Rope(10000.0, 16), dtype="float32"
+)
+SMALL_FILES = 1000
+
+Look = Callable[..., Preview]
 
 
-@dataclass
-class FakeStore:
-    stored: dict[str, Path]
+class FakeFamily:
+    Config = SimpleNamespace(from_hf=lambda config: config)
 
-    def lookup(self, name: str, digest: str) -> Any:
-        return SimpleNamespace(out=self.stored[name]) if name in self.stored else None
+    @staticmethod
+    def build(config: Any, dtype: str) -> Any:
+        assert dtype == "float32"
+        return SimpleNamespace(cache_spec=CACHE)
+
+
+@pytest.fixture
+def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
+    monkeypatch.setattr(module, "load_family", lambda _config: FakeFamily)
+    monkeypatch.setattr(module, "model_parameters", lambda _config: PARAMETERS)
+    store = Store(tmp_path / "cache")
+
+    def look(*overrides: str, stored: dict[str, Path] | None = None) -> Preview:
+        outputs = stored or {}
+
+        def lookup(name: str, digest: str) -> Any:
+            return SimpleNamespace(out=outputs[name]) if name in outputs else None
+
+        monkeypatch.setattr(store, "lookup", lookup)
+        loaded = load_recipe(find_recipe("tinypy"), overrides)
+        target = load_target("x86-64-v3")
+        return preview(plan_build(loaded, target, FileDigests(store), verify=False), store)
+
+    return look
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    folder = tmp_path / "compiled"
+    folder.mkdir()
+    facts = {"library": "x.so", "metadata": {"memory_usage": {"prefill": 700, "decode": 50}}}
+    (folder / LIBRARY_FACTS).write_text(json.dumps(facts))
+    (folder / "x.so").write_bytes(bytes(5000))
+    return folder
+
+
+@pytest.fixture
+def checked(tmp_path: Path) -> Path:
+    folder = tmp_path / "checked"
+    folder.mkdir()
+    ModelFile("llama", {}, (), ("tokenizer.json",)).write(folder)
+    (folder / "config.json").write_bytes(bytes(12345))
+    (folder / "tokenizer.json").write_bytes(bytes(SMALL_FILES))
+    return folder
+
+
+def test_weights_by_the_way_of_storing_them(look: Look) -> None:
+    numbers = 164 * 64
+    found = look()
+    assert found.weights == (
+        # Half a byte each, and a float32 scale for 32 of them.
+        WeightGroup("4 bits in groups of 32", 2, numbers, numbers // 2 + numbers // 32 * 4),
+        WeightGroup("float32", 1, 64, 256),
+    )
+    assert found.memory.weights == sum(group.bytes for group in found.weights)
+    assert found.bits_per_weight == pytest.approx(8 * found.memory.weights / (numbers + 64))
+
+
+def test_overrides_are_groups_of_their_own(look: Look) -> None:
+    found = look(
+        "quantization.overrides.0.match=layer.*",
+        "quantization.overrides.0.bits=8",
+        "quantization.overrides.0.group_size=64",
+    )
+    assert {group.storage: group.weights for group in found.weights} == {
+        "8 bits in groups of 64": 64 * 64,
+        "4 bits in groups of 32": 100 * 64,
+        "float32": 64,
+    }
+    sizes = [group.bytes for group in found.weights]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_before_compilation_the_workspace_and_the_library_are_unknown(look: Look) -> None:
+    found = look("context.length=100", "quality.window=64", "context.prefill_chunk=64")
+    assert found.memory.workspace is None
+    assert found.library is None
+    # 112 positions in whole pages, keys and values of 2 layers with 2 heads of 16 floats.
+    assert found.memory.kv_cache == 112 * 2 * 2 * 2 * 16 * 4
+    assert found.memory.total == found.memory.weights + found.memory.kv_cache
+    assert [check.complete for check in found.budgets] == [False, False]
+
+
+def test_what_was_compiled_is_counted(look: Look, compiled: Path, checked: Path) -> None:
+    found = look(stored={"compile": compiled, "checkpoint": checked})
+    assert found.library == 5000
+    assert found.memory.largest_workspace == 700
+    assert found.artifact == found.memory.weights + SMALL_FILES + 5000
+    memory, artifact = found.budgets
+    assert (memory.name, memory.bytes, memory.limit) == ("memory_mb", found.memory.total, 200 << 20)
+    assert (artifact.name, artifact.bytes) == ("artifact_mb", found.artifact)
+    assert memory.ok
+    assert memory.complete
+
+
+def test_the_tokenizers_size_is_known_before_any_stage_ran(look: Look, checked: Path) -> None:
+    tokenizer = find_recipe("tinypy").parent / "tinypy" / "tokenizer.json"
+    assert look().artifact > tokenizer.stat().st_size
+
+
+def test_a_broken_budget(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets = look("budget.memory_mb=1", "budget.artifact_mb=null").budgets
+    assert [(check.name, check.ok) for check in budgets] == [("memory_mb", True)]
+    large = Parameter("large.weight", (40_000, 64), "linear", (Source("x", (40_000, 64)),))
+    monkeypatch.setattr(module, "model_parameters", lambda _config: [*PARAMETERS, large])
+    budgets = look("budget.memory_mb=1", "budget.artifact_mb=2").budgets
+    assert [(check.name, check.ok) for check in budgets] == [
+        ("memory_mb", False),
+        ("artifact_mb", True),
+    ]
+
+
+def test_the_stages_come_along(look: Look, compiled: Path) -> None:
+    stages = look(stored={"compile": compiled}).diagnosis.stages
+    assert [stage.name for stage in stages if stage.stored] == ["compile"]
+    assert "tvm" not in sys.modules

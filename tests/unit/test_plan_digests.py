@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from edgec.pipeline.stage import digests
 from edgec.pipeline.store import Store
 from edgec.recipe import load_recipe
 from edgec.target import load_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ALL = {"chat", "checkpoint", "quantize", "import", "compile", "pack", "verify"}
 

@@ -74,6 +74,7 @@ def assemble(
             remedy="name another folder with --out, or empty this one",
         )
     temporary: Path | None = None
+    absent = [folder for folder in place.parents if not folder.exists()]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         sweep(place)
@@ -90,9 +91,11 @@ def assemble(
             remedy="check permissions and free space, or name another folder with --out",
         ) from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if temporary is not None and temporary.exists():
                 shutil.rmtree(temporary)
+            for folder in absent:  # a failure leaves no empty folders behind
+                folder.rmdir()
     return manifest
 
 

@@ -18,6 +18,11 @@ from edgec.pipeline.events import (
 )
 
 
+def waiting_text(event: StageWaiting) -> str:
+    """Who is waited for."""
+    return "waiting for another build" + (f" (pid {event.pid})" if event.pid else "")
+
+
 @dataclass
 class Row:
     """One stage that runs, or waits for another build.
@@ -72,7 +77,7 @@ class Board:
         else:
             row = self.rows.setdefault(event.name, Row(event.name, time.monotonic()))
             if isinstance(event, StageWaiting):
-                row.note = str(event)
+                row.note = waiting_text(event)
             elif isinstance(event, StageNote):
                 row.note = event.text
             elif isinstance(event, StageProgress):

@@ -15,6 +15,7 @@ import click
 
 from edgec import __version__
 from edgec.cli.lazy import LazyGroup
+from edgec.cli.output import colour, print_error
 from edgec.cli.settings import Settings
 from edgec.errors import EdgecError, UsageError
 
@@ -30,14 +31,14 @@ _SECTIONS = {
     "Use": {
         "run": "Generate text with a built model.",
         "bench": "Measure a built model's speed and memory.",
-        "verify": "Compare a built model with its original.",
+        "verify": "Repeat the checks of a built model.",
         "inspect": "Show what is in a model or an artifact.",
     },
     "Look up": {
         "recipes": "List the recipes that come with edgec.",
         "targets": "List the devices to build for.",
         "schema": "Print the JSON Schema of recipes or of targets.",
-        "doctor": "Check that everything needed is installed.",
+        "doctor": "Check that everything needed is installed and works.",
         "cache": "Look at the stage store, and clean it.",
     },
 }
@@ -51,7 +52,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     package="edgec.cli.commands",
     context_settings=_CONTEXT,
     invoke_without_command=True,
-    epilog="\b\nExample:\n  edgec build tinypy && edgec run tinypy --prompt 'def add(a, b):'",
+    epilog="\b\nExample:\n  edgec build tinypy && edgec run tinypy 'def add(a, b):'",
 )
 @click.version_option(__version__, package_name="edgec", message="edgec %(version)s")
 @click.option("-q", "--quiet", is_flag=True, help="Print no progress, only results and errors.")
@@ -85,7 +86,9 @@ def run(args: Sequence[str]) -> int:
     """
     settings = Settings()
     try:
-        code = cli.main(list(args), prog_name="edgec", standalone_mode=False, obj=settings)
+        code = cli.main(
+            list(args), prog_name="edgec", standalone_mode=False, obj=settings, color=colour()
+        )
         sys.stdout.flush()
     except EdgecError as error:
         return _report(error, settings)
@@ -103,7 +106,7 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last place that can say something about it
         traceback.print_exc()
         what = f"{type(error).__name__}: {error}"
-        _print_error(f"this is a bug in edgec {__version__}, please report it; {what}")
+        print_error(f"this is a bug in edgec {__version__}, please report it; {what}")
         if settings.as_json:
             _print_json({"kind": "bug", "what": what, "where": "", "remedy": ""}, 1)
         return 1
@@ -122,14 +125,10 @@ def _usage_error(error: click.ClickException) -> EdgecError:
 def _report(error: EdgecError, settings: Settings) -> int:
     if settings.verbose:
         traceback.print_exception(type(error), error, error.__traceback__)
-    _print_error(str(error))
+    print_error(str(error))
     if settings.as_json:
         _print_json(error.to_json(), error.exit_code)
     return error.exit_code
-
-
-def _print_error(text: str) -> None:
-    click.echo(click.style("error:", fg="red", bold=True) + f" {text}", err=True)
 
 
 def _print_json(error: dict[str, str], code: int) -> None:

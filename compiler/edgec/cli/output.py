@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,11 @@ def _ordered(schema: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": schema, **inner}
 
 
+def colour() -> bool | None:
+    """Whether text may be styled, as click takes it: no with NO_COLOR, else on a terminal only."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
 def say(text: str) -> None:
     """Print a line for people on stderr; nothing with ``--quiet``."""
     if not settings().quiet:
@@ -44,7 +50,8 @@ def say(text: str) -> None:
 
 def print_error(text: str) -> None:
     """Print a line on stderr that says that something failed."""
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True)
+    # The error may come when no command runs any more, and so no context says how to print.
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True, color=colour())
 
 
 def console() -> Console:

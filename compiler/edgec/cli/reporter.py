@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
-from edgec.cli.board import Board
+from edgec.cli.board import Board, waiting_text
 from edgec.cli.output import console, format_seconds, print_json_line, say
 from edgec.cli.settings import settings
 from edgec.pipeline.events import (
@@ -119,7 +119,7 @@ class PlainReporter:
             if self._any_ran:
                 self._print_hits()
             if isinstance(event, StageWaiting):
-                say(str(event))
+                say(f"{event.name}: {waiting_text(event)}")
             elif isinstance(event, StageFinished):
                 say(f"{event.name}: done in {format_seconds(event.seconds)}")
 

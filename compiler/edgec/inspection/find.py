@@ -53,4 +53,14 @@ def find_thing(text: str, root: Path) -> Artifact | ModelSource:
             where=text,
             remedy=f"name a model folder, a config.json, hf:ORG/NAME@REV or an artifact{hub}",
         )
-    return locate_artifact(text, root)
+    try:
+        return locate_artifact(text, root)
+    except UsageError as error:
+        if not path.is_dir():
+            raise
+        raise UsageError(
+            "the folder holds neither a model (there is no config.json) nor an artifact (there is no"
+            " manifest.json)",
+            where=text,
+            remedy="name one that does",
+        ) from error

@@ -85,7 +85,9 @@ def inspect_model(source: ModelSource) -> ModelReport:
     Raises:
         CheckpointError: the config lacks a field that its family needs, or contradicts itself.
     """
-    kind = "config" if source.kind == "synthetic" else source.kind
+    is_config = source.kind == "synthetic"
+    kind = "config" if is_config else source.kind
+    where = str(source.config_file) if is_config else source.where
     commit = source.hub.commit if source.hub else None
     facts = config_facts(source.config)
     family: str | None = None
@@ -93,13 +95,13 @@ def inspect_model(source: ModelSource) -> ModelReport:
         family = family_name(source.config)
         parameters, cache = _build(source.config)
     except UnsupportedModelError as error:
-        return ModelReport(source.where, kind, commit, family, error, facts)
+        return ModelReport(where, kind, commit, family, error, facts)
 
     def kv_bytes(dtype: FloatType) -> int:
         return cache[dtype].nbytes(_PAGE) // _PAGE
 
     return ModelReport(
-        source.where,
+        where,
         kind,
         commit,
         family,
@@ -108,7 +110,7 @@ def inspect_model(source: ModelSource) -> ModelReport:
         parameter_count(parameters),
         tuple(scheme_sizes(parameters, kv_bytes)),
         None
-        if kind == "config"
+        if is_config
         else look_at_weights(source, parameters, load_family(source.config).IGNORED_TENSORS),
     )
 

@@ -159,7 +159,7 @@ class Builder:
             raise BuildError(
                 f"it took longer than its time limit of {task.spec.timeout_s:g} s and was stopped",
                 where=where,
-                remedy=f"raise the limit, or {self._log_remedy(task, temporary)}",
+                remedy=f"raise {task.spec.timeout_field}, or {self._log_remedy(task, temporary)}",
             ) from None
         if final["event"] == "error":
             self.store.keep_log(temporary, task.key)

@@ -90,7 +90,7 @@ def log_remedy(log: Path | None) -> str:
         return "build again to see whether it repeats"
     lines = tail(log)
     if not lines:
-        return f"its log {log} is empty"
+        return f"see whether it repeats; its log {log} is empty"
     return f"read its log {log}, which ends:\n" + "\n".join(f"  {line}" for line in lines)
 
 

@@ -75,6 +75,40 @@ def gc(
     return unwanted
 
 
+def verify(store: Store, *, remove: bool = False) -> dict[Path, list[str]]:
+    """Read all results and compare them with the digests taken when they were made.
+
+    Args:
+        store: the store to check.
+        remove: whether to remove what is damaged.
+
+    Returns:
+        What is wrong with each damaged entry, by its directory.
+
+    Raises:
+        CacheError: if the store can't be read; to remove, if a build is running.
+    """
+    if not remove:
+        with storing(store.root):
+            return _damaged(store)
+    store.prepare()
+    with storing(store.root), _alone(store):
+        damaged = _damaged(store)
+        for path in damaged:
+            store.remove(path)
+    return damaged
+
+
+def _damaged(store: Store) -> dict[Path, list[str]]:
+    found = {}
+    for path in sorted(store.stages.glob("*/*")):
+        entry = read_entry(path)
+        problems = ["its record is missing or damaged"] if entry is None else entry.problems()
+        if problems:
+            found[path] = problems
+    return found
+
+
 def _unwanted(
     entries: list[Entry], older_than_s: float | None, max_bytes: int | None, keep_last: int
 ) -> list[Entry]:

@@ -14,6 +14,7 @@ from edgec.checkpoints import open_checkpoint, open_source, tokenizer_files
 from edgec.emitters.toolchain import c_compiler_version
 from edgec.errors import UsageError
 from edgec.models.find import family_name
+from edgec.pipeline.blame import blaming
 from edgec.pipeline.stage import StageSpec
 from edgec.runtime.threads import usable_cpus
 from edgec.target import missing_features
@@ -84,7 +85,8 @@ def plan_build(
     """
     recipe = loaded.recipe
     source = open_source(recipe.model.source, loaded.base)
-    family = family_name(source.config)
+    with blaming(loaded, source):
+        family = family_name(source.config)
     length = _context_length(loaded, source.config)
     chunk = min(recipe.context.prefill_chunk, length)
     quantization = recipe.quantization
@@ -165,6 +167,7 @@ def plan_build(
             code=(f"edgec.emitters.{target.platform}",),
             distributions=_TVM,
             timeout_s=float(recipe.tuning.timeout_s),
+            timeout_field="tuning.timeout_s",
         ),
         StageSpec(
             "pack",
@@ -224,8 +227,8 @@ def _context_length(loaded: LoadedRecipe, config: dict[str, Any]) -> int:
         return asked or _DEFAULT_CONTEXT
     if asked is not None and asked > own:
         raise UsageError(
-            f"context.length {asked} is more than the {own} positions the model was made for",
-            where=str(loaded.path),
+            f"{asked} is more than the {own} positions the model was made for",
+            where=f"{loaded.document.place(('context', 'length'))}: context.length",
             remedy=f"write at most {own}, or leave it out",
         )
     return asked or own

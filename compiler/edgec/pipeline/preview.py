@@ -17,7 +17,7 @@ from edgec.models.find import load_family
 from edgec.pipeline.diagnose import diagnose
 from edgec.quantization.plan import tensor_schemes
 from edgec.quantization.schemes import find_scheme
-from edgec.stages.model_file import NAME as MODEL_FILE
+from edgec.stages.model_file import ModelFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -180,7 +180,7 @@ def _small_files(stored: Path | None, source: Path) -> int:
     if stored is None:
         files = tokenizer_files(source)
     else:
-        files = [path for path in stored.iterdir() if path.name != MODEL_FILE]
+        files = [stored / name for name in ModelFile.read(stored).files]
     return sum(path.stat().st_size for path in files)
 
 

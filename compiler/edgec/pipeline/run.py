@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -16,8 +17,10 @@ from edgec.artifacts.memory_plan import MIB, MemoryPlan
 from edgec.errors import EdgecError, VerificationError
 from edgec.files import digest_json
 from edgec.layouts.specs import TensorSpec, weight_bytes
+from edgec.pipeline.blame import blaming
 from edgec.pipeline.events import Event, StageFinished, StageHit, StageStarted
 from edgec.pipeline.executor import execute
+from edgec.pipeline.failures import storing
 from edgec.pipeline.history import History
 from edgec.pipeline.sources import Sources
 from edgec.pipeline.stage import StageIdentity, identify
@@ -86,13 +89,16 @@ def build(
             written. An artifact that was there before is untouched.
     """
     started = time.monotonic()
-    with store.in_use():
+    with store.in_use(), blaming(plan.loaded, plan.source, store.root):
         results = execute(
             plan.stages, store, events=events, force=force, force_stages=force_stages, jobs=jobs
         )
         identities = identify(plan.stages)
         digest = _build_digest(plan, identities)
-        with store.lock(f"{ASSEMBLE}-{digest_json(str(place.absolute()))[:32]}").held():
+        lock = store.lock(f"{ASSEMBLE}-{digest_json(str(place.absolute()))[:32]}")
+        with storing(store.root):
+            lock.acquire()
+        with contextlib.closing(lock):
             manifest = _present_manifest(place, digest, digests)
             written = manifest is None or force
             report = _report(plan, results)
@@ -214,7 +220,7 @@ def _check_gates(plan: BuildPlan, report: dict[str, Any]) -> None:
     if broken:
         raise VerificationError(
             f"the quality gate is broken: {'; '.join(broken)}",
-            where=f"{plan.loaded.path}: quality",
+            where=_place(plan, "quality"),
             remedy="choose a finer quantization, or relax the limit",
         )
 
@@ -226,7 +232,7 @@ def _check_memory(plan: BuildPlan, memory: MemoryPlan) -> None:
             f"the model takes {memory.total / MIB:.1f} MiB of memory (weights"
             f" {memory.weights / MIB:.1f}, KV cache {memory.kv_cache / MIB:.1f}, workspace"
             f" {memory.largest_workspace / MIB:.1f}) and the budget is {budget}",
-            where=f"{plan.loaded.path}: budget.memory_mb",
+            where=_place(plan, "budget", "memory_mb"),
             remedy="lower context.length or context.prefill_chunk, quantize further, or raise it",
         )
 
@@ -236,6 +242,11 @@ def _check_size(plan: BuildPlan, total: int) -> None:
     if budget is not None and total > budget * MIB:
         raise VerificationError(
             f"the artifact takes {total / MIB:.1f} MiB and the budget is {budget}",
-            where=f"{plan.loaded.path}: budget.artifact_mb",
+            where=_place(plan, "budget", "artifact_mb"),
             remedy="quantize further, or raise it",
         )
+
+
+def _place(plan: BuildPlan, *path: str) -> str:
+    """A field of the recipe with the line where it was written."""
+    return f"{plan.loaded.document.place(path)}: {'.'.join(path)}"

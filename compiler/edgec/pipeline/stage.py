@@ -34,6 +34,7 @@ class StageSpec:
             ``module`` imports by a computed name can't be seen in its source.
         distributions: installed distributions that the result depends on.
         timeout_s: wall-clock limit in seconds.
+        timeout_field: what users set to change that limit.
     """
 
     name: str
@@ -44,6 +45,7 @@ class StageSpec:
     code: tuple[str, ...] = ()
     distributions: tuple[str, ...] = ()
     timeout_s: float = 3600.0
+    timeout_field: str = "the limit"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class _Run:
     progress: Progress
 
 
-def quantize_checkpoint(  # noqa: PLR0917 - in the order of the data's way, and called once
+def quantize_checkpoint(
     checkpoint: Checkpoint,
     parameters: Sequence[Parameter],
     schemes: Mapping[str, TensorScheme | None],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from edgec.validation.validate import validate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgec.yamlfile import Document
+
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -28,12 +30,14 @@ class LoadedRecipe:
         path: the file, as it was given.
         base: absolute path of the folder that relative paths in the recipe start from.
         overrides: the ``key=value`` texts as given.
+        document: the values and where each was written.
     """
 
     recipe: Recipe
     path: Path
     base: Path
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...]
+    document: Document = field(repr=False, compare=False)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -52,6 +56,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         path=path,
         base=path.absolute().parent,
         overrides=tuple(overrides),
+        document=document,
     )
 
 

@@ -12,7 +12,7 @@ from edgec.runtime.prompt import ASSISTANT, USER, Message, chat_prompt
 from edgec.runtime.reuse import ReusedSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from edgec.artifacts.conversation import Conversation
     from edgec.runtime.generate import Token
@@ -55,7 +55,7 @@ class Chat:
         self.messages = []
         self._engine.clear()
 
-    def answer(self, text: str) -> Iterator[Token]:
+    def answer(self, text: str) -> Generator[Token, None, None]:
         """Answer a message.
 
         What was generated becomes part of the conversation, also if the caller stops early and
@@ -83,7 +83,9 @@ class Chat:
         )
         return self._remembered(messages, steps)
 
-    def _remembered(self, messages: list[Message], steps: Iterator[Token]) -> Iterator[Token]:
+    def _remembered(
+        self, messages: list[Message], steps: Iterator[Token]
+    ) -> Generator[Token, None, None]:
         said: list[str] = []
         try:
             for step in steps:

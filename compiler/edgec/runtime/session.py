@@ -69,16 +69,14 @@ class Session:
         """
         return Tokenizer(self.artifact.model)
 
-    @cached_property
-    def conversation(self) -> Conversation:
-        """The artifact's chat format.
 
-        Raises:
-            CheckpointError: it is missing or malformed.
-        """
-        return Conversation.from_chat_config(
-            self.chat_config, str(self.artifact.model / CHAT_CONFIG)
-        )
+def conversation_of(artifact: Artifact) -> Conversation:
+    """An artifact's chat format, which takes no loading.
+
+    Raises:
+        CheckpointError: it is missing or malformed.
+    """
+    return Conversation.from_chat_config(artifact.chat_config, str(artifact.model / CHAT_CONFIG))
 
 
 def open_session(

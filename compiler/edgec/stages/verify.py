@@ -132,6 +132,4 @@ def _references(
     if dtype == "float32" and not any(schemes.values()):
         # Weights lose nothing when they are stored in float32: one model serves as both.
         return original, original
-    return original, from_artifact(
-        model.config, context.parents["pack"], model.parameters, schemes
-    )
+    return original, from_artifact(model.config, context.parents["pack"], model.parameters, schemes)

@@ -89,9 +89,7 @@ def _features_in(cpuinfo: Path) -> frozenset[str]:
 
 def _is_for_this_system(target: Target) -> bool:
     triple = str(target.tvm.get("mtriple", "")).split("-")
-    architecture_fits = not triple[0] or architecture(triple[0]) == architecture(
-        platform.machine()
-    )
+    architecture_fits = not triple[0] or architecture(triple[0]) == architecture(platform.machine())
     return architecture_fits and "android" not in triple[-1]
 
 

@@ -11,9 +11,16 @@ from edgec.cli.commands.why import command as why
 from edgec.cli.describe import age_text
 from edgec.cli.lazy import CommandGroup
 from edgec.cli.options import example, json_option
-from edgec.cli.output import format_bytes, format_seconds, print_json, say, stdout_table
+from edgec.cli.output import (
+    format_bytes,
+    format_seconds,
+    print_error,
+    print_json,
+    say,
+    stdout_table,
+)
 from edgec.errors import CacheError
-from edgec.pipeline.maintenance import gc
+from edgec.pipeline.maintenance import gc, verify
 from edgec.pipeline.root import cache_root
 from edgec.pipeline.store import Store
 
@@ -112,26 +119,34 @@ def clear(*, as_json: bool) -> None:
     _say_removed(removed, store, "removed")
 
 
-@command.command(short_help="Check every result's bytes.", epilog=example("edgec cache verify"))
+@command.command(
+    "verify", short_help="Check every result's bytes.", epilog=example("edgec cache verify")
+)
+@click.option(
+    "--remove", is_flag=True, help="Remove what is damaged; it is made again when needed."
+)
 @json_option
-def verify(*, as_json: bool) -> None:
-    """Read every result, and compare it with the digests taken when it was made."""
+@click.pass_context
+def check(context: click.Context, *, remove: bool, as_json: bool) -> None:
+    """Read every result, and compare it with the digests taken when it was made.
+
+    The exit code is 6 if one is damaged and stays.
+    """
     store = Store(cache_root())
-    with store.in_use():
-        entries = store.entries()
-        problems = {entry.path: found for entry in entries if (found := entry.problems())}
+    damaged = verify(store, remove=remove)
     if as_json:
-        damaged = [{"path": str(path), "problems": found} for path, found in problems.items()]
-        print_json("edgec.cache-verify/v1", {"entries": len(entries), "damaged": damaged})
-    for path, found in problems.items():
-        say(f"{path}: {', '.join(found)}")
-    if problems:
-        raise CacheError(
-            f"{len(problems)} of {len(entries)} results are damaged",
-            where=str(store.root),
-            remedy="remove them with edgec cache gc",
-        )
-    say(f"all {len(entries)} results are whole")
+        listed = [{"path": str(path), "problems": found} for path, found in damaged.items()]
+        print_json("edgec.cache-verify/v1", {"damaged": listed, "removed": remove})
+    else:
+        for path, found in damaged.items():
+            click.echo(f"{path}: {', '.join(found)}")
+    if not damaged:
+        say(f"no result is damaged in {store.root}")
+    elif remove:
+        say(f"removed {_counted(len(damaged))} from {store.root}")
+    else:
+        print_error(f"{_counted(len(damaged))} damaged; add --remove to remove them")
+        context.exit(CacheError.exit_code)
 
 
 def _print_entries(entries: Sequence[Entry]) -> None:
@@ -161,8 +176,11 @@ def _say_removed(removed: Sequence[Entry], store: Store, verb: str) -> None:
 
 
 def _sum(entries: Sequence[Entry]) -> str:
-    noun = "result" if len(entries) == 1 else "results"
-    return f"{len(entries)} {noun}, {format_bytes(sum(entry.bytes for entry in entries))}"
+    return f"{_counted(len(entries))}, {format_bytes(sum(entry.bytes for entry in entries))}"
+
+
+def _counted(count: int) -> str:
+    return f"{count} result" if count == 1 else f"{count} results"
 
 
 def _json(entry: Entry) -> dict[str, Any]:

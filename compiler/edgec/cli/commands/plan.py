@@ -67,9 +67,14 @@ def command(
             if index:
                 click.echo()
             _print(f"{name} for {target}", item)
-    broken = [check for item in found.values() for check in item.budgets if not check.ok]
-    if broken:
-        print_error(f"over budget: {', '.join(map(_share, broken))}")
+    over = [
+        f"{_share(check)} for {target}"
+        for target, item in found.items()
+        for check in item.budgets
+        if not check.ok
+    ]
+    if over:
+        print_error(f"over budget: {', '.join(over)}")
         context.exit(VerificationError.exit_code)
 
 

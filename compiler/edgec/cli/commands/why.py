@@ -83,8 +83,9 @@ def _print(build: str, diagnosis: Diagnosis, stage: str | None) -> None:
         head = click.style(item.name.ljust(width), bold=True)
         click.echo(f"{head}  {_state(item, diagnosis)}")
         shown = item.reasons if stage or settings().verbose else item.reasons[:_SHOWN]
+        lead = "" if diagnosis.changed or not item.stored else "last time: "
         for reason in shown:
-            click.echo(f"  {reason}")
+            click.echo(f"  {lead}{reason}")
         if rest := len(item.reasons) - len(shown):
             click.echo(f"  and {rest} more, see edgec why ... {item.name}")
 
@@ -92,20 +93,15 @@ def _print(build: str, diagnosis: Diagnosis, stage: str | None) -> None:
 def _compared(diagnosis: Diagnosis) -> str:
     if diagnosis.last is None:
         return "never built"
-    last = time_text(diagnosis.last)
-    if diagnosis.changed:
-        return f"compared with the last build, {last}"
-    if diagnosis.compared is None:
-        return f"nothing changed since the first build, {last}"
-    before = time_text(diagnosis.compared)
-    return f"nothing changed since the last build, {last}; that one compared with {before}"
+    last = f"the last build, {time_text(diagnosis.last)}"
+    return f"compared with {last}" if diagnosis.changed else f"nothing changed since {last}"
 
 
 def _state(item: StageDiagnosis, diagnosis: Diagnosis) -> str:
     if not item.stored:
         return click.style("will run", fg="yellow")
-    if not item.reasons:
-        return click.style("unchanged" if diagnosis.last else "in the cache", fg="green")
-    if diagnosis.changed:
+    if diagnosis.last is None:
+        return click.style("in the cache", fg="green")
+    if diagnosis.changed and item.reasons:
         return click.style("changed, and its result is in the cache", fg="green")
-    return click.style("up to date, ran because", fg="green")
+    return click.style("unchanged" if diagnosis.changed else "up to date", fg="green")

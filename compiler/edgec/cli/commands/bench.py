@@ -1,0 +1,140 @@
+"""``edgec bench``: measure a built model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgec.artifacts.locate import locate_artifact
+from edgec.cli.loading import artifact_argument, context_option, threads_option, title
+from edgec.cli.options import example, json_option, out_option
+from edgec.cli.output import format_bytes, format_seconds, print_json, say, stdout_table
+from edgec.runtime.bench import Workload, measure
+from edgec.runtime.machine import cpu_model, peak_rss
+from edgec.runtime.session import open_session
+from edgec.runtime.threads import usable_cpus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgec.runtime.bench import Measurement, Spread
+    from edgec.runtime.session import Session
+
+_DEFAULT = Workload()
+
+
+@click.command(epilog=example("edgec bench tinypy", "edgec bench tinypy --threads 4 --json"))
+@artifact_argument
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    default=_DEFAULT.prompt_tokens,
+    show_default=True,
+    metavar="N",
+    help="Tokens to prefill.",
+)
+@click.option(
+    "--generate-tokens",
+    type=click.IntRange(min=1),
+    default=_DEFAULT.generate_tokens,
+    show_default=True,
+    metavar="N",
+    help="Tokens to decode after the first.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=_DEFAULT.repeat,
+    show_default=True,
+    metavar="N",
+    help="Rounds to measure, after one that isn't counted.",
+)
+@threads_option
+@context_option
+@out_option
+@json_option
+def command(
+    *,
+    artifact: str,
+    prompt_tokens: int,
+    generate_tokens: int,
+    repeat: int,
+    threads: int | None,
+    context: int | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Measure a built model's speed and memory.
+
+    ARTIFACT is the folder of an artifact, or the name of a recipe that was built. The prompt is
+    made of the same token ids on every machine, and the most likely token always comes next.
+    """
+    workload = Workload(prompt_tokens, generate_tokens, repeat)
+    session = open_session(locate_artifact(artifact, out), threads=threads, context=context)
+    measured = measure(session.engine, session.vocab_size, workload)
+    if as_json:
+        print_json("edgec.bench/v1", _json(session, measured))
+        return
+    say(f"{title(session.artifact)}, {session.threads} threads, {cpu_model()}")
+    say(
+        f"{prompt_tokens} prompt tokens, {generate_tokens} generated,"
+        f" {repeat} rounds after one that isn't counted"
+    )
+    latency = "latency per token, "
+    stdout_table(
+        ("MEASURED", ">MIN", ">MEDIAN", ">MAX"),
+        [
+            _row("time to first token", measured.time_to_first_token, _milliseconds),
+            _row("prefill", measured.prefill_rate, _tokens_per_second),
+            _row("decode", measured.decode_rate, _tokens_per_second),
+            _row(f"{latency}P50", measured.latency(50), _milliseconds),
+            _row(f"{latency}P90", measured.latency(90), _milliseconds),
+        ],
+    )
+    weights = format_bytes(session.artifact.manifest["memory"]["weights_bytes"])
+    say(
+        f"loaded in {format_seconds(session.load_seconds)}, peak memory {format_bytes(peak_rss())}"
+        f" (weights {weights}, KV cache {format_bytes(session.kv_cache_bytes)}"
+        f" for {session.context} tokens)"
+    )
+
+
+def _row(name: str, spread: Spread, shown: Callable[[float], str]) -> tuple[str, ...]:
+    return (name, shown(spread.min), shown(spread.median), shown(spread.max))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.2f} ms"
+
+
+def _tokens_per_second(rate: float) -> str:
+    return f"{rate:.1f} tok/s"
+
+
+def _json(session: Session, measured: Measurement) -> dict[str, Any]:
+    manifest = session.artifact.manifest
+    return {
+        "artifact": {
+            "folder": str(session.artifact.folder),
+            "name": manifest["name"],
+            "target": manifest["target"],
+            "scheme": manifest["quantization"]["scheme"],
+            "build": manifest["build"]["digest"],
+        },
+        "machine": {
+            "cpu": cpu_model(),
+            "usable_cpus": usable_cpus(),
+            "tvm": manifest["runtime"]["tvm"],
+        },
+        "threads": session.threads,
+        "context": session.context,
+        "load_s": float(f"{session.load_seconds:.6g}"),
+        **measured.to_json(),
+        "memory": {
+            "peak_rss_bytes": peak_rss(),
+            "weights_bytes": manifest["memory"]["weights_bytes"],
+            "kv_cache_bytes": session.kv_cache_bytes,
+        },
+    }

@@ -1,0 +1,173 @@
+"""``edgec run``: generate text with a built model."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgec.artifacts.conversation import COMPLETION
+from edgec.artifacts.locate import locate_artifact
+from edgec.cli.conversing import converse
+from edgec.cli.loading import artifact_argument, context_option, threads_option, title
+from edgec.cli.options import example, json_option, out_option
+from edgec.cli.output import print_json, say
+from edgec.cli.streaming import say_stats, stream
+from edgec.errors import UsageError
+from edgec.runtime.chat import Chat, require_chat
+from edgec.runtime.generate import generate
+from edgec.runtime.prompt import USER, Message, chat_prompt, completion_prompt
+from edgec.runtime.sampling import SamplingOptions
+from edgec.runtime.session import conversation_of, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgec.artifacts.conversation import Conversation
+    from edgec.runtime.generate import Token
+    from edgec.runtime.session import Session
+
+# A model that only continues text doesn't stop by itself.
+_COMPLETION_TOKENS = 256
+
+
+@click.command(
+    epilog=example(
+        "edgec run tinypy 'def read_json(path):'",
+        "edgec run artifacts/tinypy/x86-64-v4 --temperature 0 < prompt.txt",
+    )
+)
+@artifact_argument
+@click.argument("prompt", required=False)
+@click.option("--chat", is_flag=True, help="Converse over several turns.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Most tokens to generate.  [default: {_COMPLETION_TOKENS} to continue a text, else until"
+    " the answer ends]",
+)
+@click.option("--temperature", type=float, metavar="T", help="0 takes the most likely tokens.")
+@click.option(
+    "--top-p", type=float, metavar="P", help="Choose among the tokens of this probability together."
+)
+@click.option(
+    "--repetition-penalty", type=float, metavar="R", help="Above 1, tokens come again less often."
+)
+@click.option("--seed", type=int, metavar="N", help="Equal seeds give equal texts.")
+@threads_option
+@context_option
+@out_option
+@json_option
+def command(
+    *,
+    artifact: str,
+    prompt: str | None,
+    chat: bool,
+    max_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    repetition_penalty: float | None,
+    seed: int | None,
+    threads: int | None,
+    context: int | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Generate text with a built model.
+
+    ARTIFACT is the folder of an artifact, or the name of a recipe that was built. PROMPT is
+    continued as it is if the model only knows to continue text, else it is a message in the model's
+    chat format; without PROMPT it is read from stdin. How tokens are chosen is what the artifact
+    says unless an option is given.
+    """
+    if chat and as_json:
+        raise UsageError("--chat has no JSON output", remedy="leave out --chat or --json")
+    # What can go wrong without the model comes first: loading a large one takes time.
+    found = locate_artifact(artifact, out)
+    conversation = conversation_of(found)
+    options = SamplingOptions.from_chat_config(
+        found.chat_config,
+        temperature=temperature,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+    if chat:
+        require_chat(conversation, str(found.folder))
+    elif prompt is None:
+        prompt = _read_prompt()
+    session = open_session(found, threads=threads, context=context)
+    if chat:
+        say(click.style(f"{title(found)}, context {session.context}", bold=True))
+        converse(Chat(session.engine, session.tokenizer, conversation, options, max_tokens), prompt)
+        return
+    assert prompt is not None
+    continues = conversation.name == COMPLETION
+    if max_tokens is None and continues:
+        max_tokens = _COMPLETION_TOKENS
+    steps = _generate(session, conversation, prompt, options, max_tokens)
+    if as_json:
+        print_json("edgec.run/v1", _collected(session, prompt, options, steps))
+        return
+    if continues and sys.stdout.isatty():
+        click.secho(prompt, nl=False, bold=True)
+    say_stats(stream(steps))
+
+
+def _generate(
+    session: Session,
+    conversation: Conversation,
+    text: str,
+    options: SamplingOptions,
+    max_tokens: int | None,
+) -> Iterator[Token]:
+    if conversation.name == COMPLETION:
+        ids = completion_prompt(session.tokenizer, conversation, text)
+    else:
+        ids = chat_prompt(session.tokenizer, conversation, [Message(USER, text)])
+    return generate(
+        session.engine,
+        session.tokenizer,
+        ids,
+        options,
+        max_tokens=max_tokens,
+        stop_ids=conversation.stop_token_ids,
+        stop_strings=conversation.stop_str,
+    )
+
+
+def _read_prompt() -> str:
+    if sys.stdin.isatty():
+        answer: str = click.prompt("prompt", err=True)
+        return answer
+    # As a shell does with a command's output: echo adds a line's end that isn't meant.
+    return sys.stdin.read().removesuffix("\n")
+
+
+def _collected(
+    session: Session, prompt: str, options: SamplingOptions, steps: Iterator[Token]
+) -> dict[str, Any]:
+    every = list(steps)
+    stats = every[-1].stats
+    assert stats is not None, "a generation ends with its statistics"
+    return {
+        "artifact": str(session.artifact.folder),
+        "name": session.artifact.manifest["name"],
+        "target": session.artifact.manifest["target"],
+        "prompt": prompt,
+        "text": "".join(step.text for step in every),
+        "token_ids": [step.id for step in every if step.id is not None],
+        "finish_reason": stats.finish_reason,
+        "prompt_tokens": stats.prompt_tokens,
+        "generated_tokens": stats.generated_tokens,
+        "time_to_first_token_s": stats.time_to_first_token,
+        "prefill_tokens_per_s": stats.prefill_rate,
+        "decode_tokens_per_s": stats.decode_rate,
+        "load_s": session.load_seconds,
+        "threads": session.threads,
+        "context": session.context,
+        "sampling": dict(vars(options)),
+    }

@@ -1,0 +1,95 @@
+"""Stand-ins are found by name, and a processor that can't run a library is told so."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from edgec.errors import ToolchainError, UsageError, VerificationError
+from edgec.runtime import load
+from edgec.standins import StandIn, find_standin, list_standins
+from edgec.target import host
+from edgec.target.processor import check_processor
+
+LIBRARY = Path("lib/model.so")
+AVX2 = frozenset({"avx2", "fma"})
+
+
+def test_every_file_is_a_standin() -> None:
+    assert "native" in list_standins()
+    wanted = inspect.signature(StandIn.open_engine).parameters.keys() - {"self"}
+    for name in list_standins():
+        module = importlib.import_module(f"edgec.standins.{name}")
+        assert inspect.signature(module.open_engine).parameters.keys() == wanted, name
+
+
+def test_an_unknown_standin_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"no stand-in 'nativ'.*native"):
+        find_standin("nativ")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "machine"), [("x86_64", "x86_64"), ("x86_64", "AMD64"), ("aarch64", "arm64")]
+)
+def test_spellings_of_an_architecture_are_equal(architecture: str, machine: str) -> None:
+    check_processor(LIBRARY, architecture, [], machine=machine)
+
+
+def test_another_architecture_is_refused() -> None:
+    with pytest.raises(ToolchainError, match="for aarch64 processors and this one is x86_64"):
+        check_processor(LIBRARY, "aarch64", [], machine="x86_64")
+
+
+def test_missing_features_are_named() -> None:
+    check_processor(LIBRARY, "x86_64", ["avx2"], machine="x86_64", present=AVX2)
+    with pytest.raises(ToolchainError, match="lacks: amx_int8, avx512f;") as caught:
+        check_processor(
+            LIBRARY,
+            "x86_64",
+            ["avx512f", "avx2", "amx_int8"],
+            machine="x86_64",
+            present=AVX2,
+        )
+    assert caught.value.exit_code == 4
+
+
+def test_features_are_looked_up_only_if_any_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> frozenset[str]:
+        raise ToolchainError("unknown")
+
+    monkeypatch.setattr(host, "cpu_features", unknown)
+    check_processor(LIBRARY, "x86_64", [], machine="x86_64")
+    with pytest.raises(ToolchainError, match="unknown"):
+        check_processor(LIBRARY, "x86_64", ["avx2"], machine="x86_64")
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every processor fits, weights are there, and threads stay as they are."""
+    monkeypatch.setattr(load, "check_processor", lambda *_args, **_more: None)
+    monkeypatch.setattr(load, "set_threads", lambda: 1)
+    monkeypatch.setattr(load, "MappedWeights", lambda _folder: None)
+
+
+def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def engine(*_args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(load, "Engine", engine)
+
+
+@pytest.mark.usefixtures("loading")
+def test_a_file_that_is_no_library_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fail_with(monkeypatch, RuntimeError("Traceback...\nfile too short"))
+    with pytest.raises(ToolchainError, match=r"^lib/model.so: .*\(file too short\); check"):
+        load.load_engine(LIBRARY, Path("model"), [], "x86_64")
+
+
+@pytest.mark.usefixtures("loading")
+def test_errors_of_ours_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fail_with(monkeypatch, VerificationError("damaged"))
+    with pytest.raises(VerificationError, match="damaged"):
+        load.load_engine(LIBRARY, Path("model"), [], "x86_64")
