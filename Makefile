@@ -16,7 +16,7 @@ demo: $(VENV)/.user
 	@$(BIN)/edgec run tinypy "def read_json(path):" --max-tokens 96
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -173,11 +174,12 @@ def test_what_a_stage_prints_goes_to_its_log_and_disturbs_nothing(store: Store) 
 
 def test_an_interrupt_kills_the_stage_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
+    waiting = threading.get_ident()
 
     def interrupt_when_started() -> None:
         while not (pid.exists() and " " in pid.read_text()):
             time.sleep(0.02)
-        os.kill(os.getpid(), 2)
+        signal.pthread_kill(waiting, signal.SIGINT)
 
     threading.Thread(target=interrupt_when_started).start()
     with pytest.raises(KeyboardInterrupt):

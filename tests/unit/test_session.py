@@ -79,6 +79,17 @@ def test_threads_are_set_before_the_library_is_loaded(
     assert os.environ["TVM_NUM_THREADS"] == str(threads)
 
 
+@pytest.mark.parametrize("value", ["two", "-1", "0", "1.5"])
+def test_threads_in_the_environment_that_are_no_number(
+    tmp_path: Path, loaded: list[Any], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", value)
+    with pytest.raises(UsageError, match=f"TVM_NUM_THREADS: '{value}' is not"):
+        open_session(make_artifact(tmp_path / "a"))
+    assert not loaded
+    assert open_session(make_artifact(tmp_path / "b"), threads=2).threads == 2
+
+
 def test_another_runtime_is_refused_with_both_versions(tmp_path: Path, loaded: list[Any]) -> None:
     artifact = make_artifact(tmp_path / "a", runtime__tvm="0.30.0")
     with pytest.raises(ToolchainError, match=rf"by apache-tvm 0\.30\.0, and {TVM} is installed"):
@@ -102,6 +113,24 @@ def test_a_file_cut_short_is_found_before_it_is_loaded(tmp_path: Path, loaded: l
     artifact = make_artifact(tmp_path / "a")
     artifact.library.write_bytes(b"not")
     with pytest.raises(VerificationError, match=r"model\.so: the file has 3 bytes"):
+        open_session(artifact)
+    assert not loaded
+
+
+def test_a_damaged_library_is_not_loaded(tmp_path: Path, loaded: list[Any]) -> None:
+    artifact = make_artifact(tmp_path / "a")
+    artifact.library.write_bytes(b"not reaLLy")
+    with pytest.raises(VerificationError, match=r"model\.so: the file's bytes differ"):
+        open_session(artifact)
+    assert not loaded
+
+
+def test_a_library_that_the_manifest_does_not_list_is_not_loaded(
+    tmp_path: Path, loaded: list[Any]
+) -> None:
+    artifact = make_artifact(tmp_path / "a", library="other.so")
+    (tmp_path / "a/lib/other.so").write_bytes(b"evil")
+    with pytest.raises(VerificationError, match=r"other\.so: the file's bytes differ"):
         open_session(artifact)
     assert not loaded
 

@@ -58,14 +58,18 @@ class Artifact:
         """What the engines read first."""
         return _read(self.model / CHAT_CONFIG)
 
-    def check_sizes(self) -> None:
-        """Check that every file of the manifest is there and has its size, without reading any.
+    def check_before_loading(self) -> None:
+        """Check the sizes of all files, and the bytes of the library: a damaged one would crash.
 
         Raises:
-            VerificationError: one is missing, or cut short.
+            VerificationError: a file is missing or cut short, or the library has other bytes.
         """
-        for name, entry in self.manifest["files"].items():
+        entries: dict[str, dict[str, Any]] = self.manifest["files"]
+        for name, entry in entries.items():
             _check_size(self.folder / name, entry["bytes"])
+        library = entries.get(self.library.relative_to(self.folder).as_posix())
+        if library is None or sha256_file(self.library) != library["sha256"]:
+            raise _other_bytes(self.library)
 
     def check_files(self, digest: Callable[[Path], str] = sha256_file) -> None:
         """Compare every file with the manifest.
@@ -93,11 +97,7 @@ class Artifact:
             expected = listed[name]
             _check_size(path, expected["bytes"])
             if digest(path) != expected["sha256"]:
-                raise VerificationError(
-                    "the file's bytes differ from the manifest's sha256",
-                    where=str(path),
-                    remedy=_REBUILD,
-                )
+                raise _other_bytes(path)
 
 
 def open_artifact(folder: Path) -> Artifact:
@@ -124,6 +124,12 @@ def open_artifact(folder: Path) -> Artifact:
         )
     check_manifest(manifest, path)
     return Artifact(folder, manifest)
+
+
+def _other_bytes(path: Path) -> VerificationError:
+    return VerificationError(
+        "the file's bytes differ from the manifest's sha256", where=str(path), remedy=_REBUILD
+    )
 
 
 def _check_size(path: Path, expected: int) -> None:

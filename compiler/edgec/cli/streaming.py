@@ -87,14 +87,18 @@ def say_stats(stats: GenerationStats | None) -> None:
         return
     ends = {"length": " (the limit)", "context": " (the context is full)", "stop": ""}
     parts = [
-        f"{stats.prompt_tokens} prompt tokens",
+        _count(stats.prompt_tokens, "prompt token"),
         f"first token after {_duration(stats.time_to_first_token)}",
         f"prefill {stats.prefill_rate:.0f} tok/s",
     ]
     if stats.decode_rate is not None:
         parts.append(f"decode {stats.decode_rate:.1f} tok/s")
-    parts.append(f"{stats.generated_tokens} tokens{ends[stats.finish_reason]}")
+    parts.append(_count(stats.generated_tokens, "token") + ends[stats.finish_reason])
     say(click.style(" · ".join(parts), dim=True))
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _duration(seconds: float) -> str:

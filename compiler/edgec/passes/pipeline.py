@@ -90,6 +90,9 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "2-fuse",
             [
                 transform.LegalizeOps(),
+                # Before fusion, which would turn views into kernels that copy.
+                transform.RewriteDataflowReshape(),
+                transform.DeadCodeElimination(),
                 transform.AnnotateTIROpPattern(),
                 transform.FoldConstant(),
                 transform.FuseOps(),
@@ -108,7 +111,6 @@ def plan_passes() -> list[Any]:
     """Phase 4 up to the memory plan, after which workspace can be counted."""
     transform = relax.transform
     return [
-        transform.RewriteDataflowReshape(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),

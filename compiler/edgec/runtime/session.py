@@ -95,13 +95,13 @@ def open_session(
         ToolchainError: this processor can't run the library, or the installed runtime isn't the
             one that it was built for.
         UsageError: ``context`` is more than the artifact's.
-        VerificationError: a file is missing or cut short.
+        VerificationError: a file is missing or cut short, or the library is damaged.
         CheckpointError: the weights or the chat config are damaged.
     """
     started = time.perf_counter()
     runtime = artifact.manifest["runtime"]
     check_runtime(artifact.library, runtime)
-    artifact.check_sizes()
+    artifact.check_before_loading()
     config = artifact.chat_config
     longest = _size(config, "context_window_size", artifact)
     if context is not None and not 1 <= context <= longest:

@@ -22,15 +22,20 @@ _ATTENTION = (
 _HAND_WRITTEN = ("gemv_", "gemm_", "softmax", "apply_")
 
 
-def kernel_sources(before: tvm.IRModule, after: tvm.IRModule) -> dict[str, str]:
-    """Kernel name to ``hand-written``, ``tvm-kv-cache``, ``rule`` or ``default``.
+def scheduled_kernels(mod: tvm.IRModule) -> frozenset[str]:
+    """Names of the kernels that need no rule: their loops stand as they will run."""
+    return frozenset(var.name_hint for var, f in mod.functions_items() if _scheduled(f))
+
+
+def kernel_sources(before: frozenset[str], after: tvm.IRModule) -> dict[str, str]:
+    """Kernel name to ``hand-written``, ``tvm-kv-cache``, ``rule`` or ``unscheduled``.
 
     Args:
-        before: the module when fusion is done, before rules are applied.
+        before: :func:`scheduled_kernels` of the module before rules were applied. A set of names,
+            because rules change a module in place.
         after: the module with all kernels scheduled.
     """
     sources: dict[str, str] = {}
-    scheduled_before = {v.name_hint for v, f in before.functions_items() if _scheduled(f)}
     for var, function in after.functions_items():
         if not isinstance(function, tirx.PrimFunc):
             continue
@@ -39,10 +44,10 @@ def kernel_sources(before: tvm.IRModule, after: tvm.IRModule) -> dict[str, str]:
             sources[name] = "hand-written"
         elif name.startswith(_ATTENTION):
             sources[name] = "tvm-kv-cache"
-        elif _scheduled(function) and name not in scheduled_before:
+        elif _scheduled(function) and name not in before:
             sources[name] = "rule"
         else:
-            sources[name] = "default"
+            sources[name] = "unscheduled"
     return dict(sorted(sources.items()))
 
 

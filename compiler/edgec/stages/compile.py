@@ -32,7 +32,7 @@ def run(context: StageContext) -> None:
     from edgec.ir.memory import runtime_functions, workspace_bytes  # noqa: PLC0415
     from edgec.passes import pipeline  # noqa: PLC0415
     from edgec.passes.attach_metadata import AttachMetadata  # noqa: PLC0415
-    from edgec.scheduling.report import kernel_sources  # noqa: PLC0415
+    from edgec.scheduling.report import kernel_sources, scheduled_kernels  # noqa: PLC0415
 
     inputs, note = context.inputs, context.progress.note
     dump = _Dump(context.local.get("dump_ir"))
@@ -54,13 +54,13 @@ def run(context: StageContext) -> None:
     )
     mod = tvm.ir.load_json((imported / MODULE).read_text())
     dump("import", mod)
-    before = mod
+    ready = scheduled_kernels(mod)
     for name, passes in pipeline.cpu_phases(lowering, target):
         note(f"phase {name}")
-        before = mod
+        ready = scheduled_kernels(mod)
         mod = pipeline.apply(mod, passes, target)
         dump(name, mod)
-    kernels = kernel_sources(before, mod)
+    kernels = kernel_sources(ready, mod)
     note("phase 4-runtime")
     mod = pipeline.apply(mod, pipeline.plan_passes(), target)
     workspace = workspace_bytes(mod)

@@ -77,7 +77,8 @@ def command(
     if as_json:
         print_json("edgec.bench/v1", _json(session, measured))
         return
-    say(f"{title(session.artifact)}, {session.threads} threads, {cpu_model()}")
+    threads_text = "1 thread" if session.threads == 1 else f"{session.threads} threads"
+    say(f"{title(session.artifact)}, {threads_text}, {cpu_model()}")
     say(
         f"{prompt_tokens} prompt tokens, {generate_tokens} generated,"
         f" {repeat} rounds after one that isn't counted"
