@@ -11,9 +11,16 @@ WORKERS ?= 2
 
 .PHONY: demo test lint format schemas clean
 
+# The beginning of a class, for the model to go on with.
+define PROMPT
+class Attention(nn.Module):
+    def __init__(self, config
+endef
+export PROMPT
+
 demo: $(VENV)/.user
 	@$(BIN)/edgec build tinypy
-	@$(BIN)/edgec run tinypy "def read_json(path):" --max-tokens 96
+	@$(BIN)/edgec run tinypy "$$PROMPT" --echo --max-tokens 110 --seed 1 --repetition-penalty 1.1
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

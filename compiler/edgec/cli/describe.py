@@ -49,6 +49,9 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     if quality := report.get("total") or report.get("quantizer"):
         on = f" on {report['text']['tokens']} tokens" if "text" in report else ""
         lines.append(("quality", quality_text(quality) + on))
+    if report.get("total") and (quantizer := report.get("quantizer")):
+        # The same loss without the compiler: what PyTorch says of the weights as they are stored.
+        lines.append(("quantizer", f"{quality_text(quantizer)} with the stored weights in PyTorch"))
     if compiler := report.get("compiler"):
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))

@@ -37,8 +37,13 @@ class TensorScheme:
 
     @property
     def largest_code(self) -> int:
-        """The largest magnitude of a symmetric code: 7 for int4, 127 for int8."""
+        """The largest code: 7 for int4, 127 for int8."""
         return (1 << (self.bits - 1)) - 1
+
+    @property
+    def lowest_code(self) -> int:
+        """The lowest code, of the largest magnitude: -8 for int4, -128 for int8."""
+        return -(1 << (self.bits - 1))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ class QuantizedTensor:
 
     Attributes:
         codes: ``(N, K)`` int8, signed, also when they are 4 bits wide.
-        scales: ``(N, K / group size)`` float16 or float32.
+        scales: ``(N, K / group size)`` float16 or float32, of either sign.
         bits: width of the codes, 4 or 8.
-        zeros: ``(N, K / group size)`` int8; None for symmetric codes, whose zero point is 0.
+        zeros: ``(N, K / group size)`` int8; None where every zero point is 0.
     """
 
     codes: npt.NDArray[np.int8]

@@ -1,7 +1,7 @@
 """A JSON Schema of ours as a page for people: a table of fields for every section.
 
-Markdown as Git hosts render it. The pages in ``docs/reference`` are made of these tables and of
-the introductions beside the schemas (``edgec/recipe/reference.py``, ``edgec/target/reference.py``).
+The pages in ``docs/reference`` are made of these tables and of the introductions that stand beside
+the schemas, ``edgec/recipe/reference.py`` and ``edgec/target/reference.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgec.validation.messages import flow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
 Schema = dict[str, Any]
 
@@ -28,62 +28,129 @@ _KINDS = {
 
 
 def field_tables(schema: Schema) -> str:
-    """Tables of all fields: the top level first, then each section under a heading.
+    """Tables of all fields: the top level, then each section under a heading with its path.
 
     Args:
-        schema: what :func:`edgec.validation.editorschema.editor_schema` made.
+        schema: one that :func:`edgec.validation.editorschema.editor_schema` made.
 
     Returns:
-        Markdown that begins with a heading of level 3 and ends with a line's end.
+        Markdown; its headings are of level 3.
     """
-    parts = ["### Top level\n", _table(schema)]
-    for path, section in _sections(schema):
-        parts += [f"### {_title(path)}\n", f"{_cell(section['description'])}\n", _table(section)]
+    parts = ["### Top level\n", _field_table(schema, "")]
+    for path, section in _sections(schema, ""):
+        parts += [f"### {_title(path)}\n", f"{section['description']}\n"]
+        parts.append(_field_table(section, f"{path}."))
     return "\n".join(parts)
 
 
-def options_table(rows: Mapping[str, str], columns: tuple[str, str]) -> str:
-    """A table of two columns; the first one is shown as code."""
-    return _rows(columns, [(_code(left), _cell(right)) for left, right in rows.items()])
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; cells hold Markdown, and bars in them are taken care of."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(map(_cell, cells))} |\n" for cells in lines)
 
 
-def _sections(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
-    """Every mapping of known fields below ``schema``, in order; ``[]`` marks the items of a list."""
-    for name, field in schema.get("properties", {}).items():
+def code(text: str) -> str:
+    """``text`` as code."""
+    return f"`{text}`"
+
+
+def _sections(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
+    """Every mapping of known fields below ``schema``; ``[]`` stands for each item of a list."""
+    for name, field in schema["properties"].items():
         for place, inner in ((f"{path}{name}", field), (f"{path}{name}[]", field.get("items", {}))):
             if "properties" in inner:
                 yield place, inner
-            yield from _sections(inner, f"{place}.")
+                yield from _sections(inner, f"{place}.")
+
+
+def _field_table(section: Schema, path: str) -> str:
+    required = section.get("required", ())
+    rows = [
+        (
+            code(name),
+            _type(field, f"{path}{name}"),
+            "**required**" if name in required else _default(field),
+            field["description"],
+            ", ".join(code(flow(example)) for example in field["examples"]),
+        )
+        for name, field in section["properties"].items()
+    ]
+    return table(_COLUMNS, rows)
+
+
+def _type(field: Schema, path: str) -> str:
+    """What may be written, in words; ``path`` leads to the field."""
+    if "const" in field:
+        return code(flow(field["const"]))
+    if "enum" in field:
+        values = [code(flow(value)) for value in field["enum"] if value is not None]
+        return f"one of {', '.join(values)}"
+    kind = next(kind for kind in _as_list(field["type"]) if kind != "null")
+    limits = _limits(field)
+    words = _KINDS[kind] + (f" ({'; '.join(limits)})" if limits else "")
+    if kind == "array":
+        return f"{words} of {_type(field['items'], f'{path}[]')}"
+    if kind == "object":
+        return f"{words}, {_keys(field, path)}"
+    return words
+
+
+def _keys(field: Schema, path: str) -> str:
+    """Which keys a mapping has."""
+    values = list(field.get("patternProperties", {}).values())
+    if values:
+        return f"each value: {_type(values[0], path)}"
+    others = "" if field.get("additionalProperties") is False else "; it may have other keys"
+    return f"see {_link(path)}{others}"
+
+
+def _limits(field: Schema) -> list[str]:
+    limits = [
+        _span(field.get("minimum"), field.get("exclusiveMinimum"), field.get("maximum"), ""),
+        _span(field.get("minLength"), None, field.get("maxLength"), " characters"),
+        _span(field.get("minItems"), None, field.get("maxItems"), " items"),
+    ]
+    if "multipleOf" in field:
+        limits.append(f"a multiple of {field['multipleOf']}")
+    if field.get("uniqueItems"):
+        limits.append("none twice")
+    if meaning := field.get("patternErrorMessage"):
+        limits.append(meaning.removeprefix("Write ").removesuffix("."))
+    elif pattern := field.get("pattern"):
+        limits.append(f"matches {code(pattern)}")
+    return [limit for limit in limits if limit]
+
+
+def _span(least: float | None, above: float | None, most: float | None, unit: str) -> str:
+    if least is not None and most is not None:
+        return f"{least} to {most}{unit}"
+    bounds = {"at least": least, "above": above, "at most": most}
+    found = [f"{words} {bound}{unit}" for words, bound in bounds.items() if bound is not None]
+    return ", ".join(found)
+
+
+def _default(field: Schema) -> str:
+    if "default" not in field:
+        return "-"
+    value = field["default"]
+    return "none" if value in (None, "") else code(flow(value))
 
 
 def _title(path: str) -> str:
-    items = path.endswith("[]")
-    return f"`{path.removesuffix('[]')}`" + (", each item" if items else "")
+    items = ", each item" if path.endswith("[]") else ""
+    return code(path.removesuffix("[]")) + items
 
 
 def _link(path: str) -> str:
-    """A link to a section's heading; hosts make its anchor from the letters of the heading."""
+    """A link to a section: Git hosts make a heading's anchor from its letters."""
     title = _title(path)
     anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
     return f"[{title}](#{anchor})"
 
 
-def _table(section: Schema) -> str:
-    # The section's own path isn't known here, and a link needs it: it is the schema's business.
-    required = section.get("required", [])
-    rows = [
-        (
-            _code(name),
-            _cell(_type(field, name)),
-            "**required**" if name in required else _default(field),
-            _cell(field["description"]),
-            ", ".join(_code(flow(example)) for example in field["examples"]),
-        )
-        for name, field in section["properties"].items()
-    ]
-    return _rows(_COLUMNS, rows)
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
-def _rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

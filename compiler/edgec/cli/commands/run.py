@@ -56,6 +56,11 @@ _COMPLETION_TOKENS = 256
 @click.option(
     "--repetition-penalty", type=float, metavar="R", help="Above 1, tokens come again less often."
 )
+@click.option(
+    "--echo/--no-echo",
+    default=None,
+    help="Print the prompt in front of its continuation.  [default: only on a terminal]",
+)
 @click.option("--seed", type=int, metavar="N", help="Equal seeds give equal texts.")
 @threads_option
 @context_option
@@ -70,6 +75,7 @@ def command(
     temperature: float | None,
     top_p: float | None,
     repetition_penalty: float | None,
+    echo: bool | None,
     seed: int | None,
     threads: int | None,
     context: int | None,
@@ -112,7 +118,7 @@ def command(
     if as_json:
         print_json("edgec.run/v1", _collected(session, prompt, options, steps))
         return
-    if continues and sys.stdout.isatty():
+    if continues and (sys.stdout.isatty() if echo is None else echo):
         click.secho(prompt, nl=False, bold=True)
     say_stats(stream(steps))
 

@@ -1,0 +1,166 @@
+"""The shipped model, from recipe to text, as a user would do it."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgec.artifacts.artifact import open_artifact
+
+pytestmark = pytest.mark.slow
+
+
+def _edgec(folder: Path, *args: str, code: int = 0, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgec", *args],
+        env={**os.environ, "EDGEC_CACHE": str(folder / "cache"), **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which tinypy was built for this machine, unquantized and in 4 bits."""
+    folder = tmp_path_factory.mktemp("work")
+    _edgec(folder, "build", "tinypy")
+    _edgec(folder, "build", "tinypy", "-s", "quantization.scheme=q0f32", "--out", "exact")
+    return folder
+
+
+def _artifact(built: Path, root: str = "artifacts") -> Path:
+    (manifest,) = (built / root).rglob("manifest.json")
+    return manifest.parent
+
+
+def _report(built: Path, root: str = "artifacts") -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((_artifact(built, root) / "report.json").read_text())
+    return report
+
+
+def test_the_unquantized_artifact_equals_pytorch(built: Path) -> None:
+    report = _report(built, "exact")
+    assert report["text"]["tokens"] == 2000
+    assert report["total"]["top1"] == 1
+    assert report["total"]["max_logit_error"] <= 1e-3
+    for way in ("prefill", "chunked_prefill", "decode", "batch"):
+        assert report["paths"][way] <= 1e-3, way
+    assert report["paths"]["batch_size"] == 3
+
+
+def test_the_loss_in_4_bits_is_the_quantizers(built: Path) -> None:
+    report = _report(built)
+    assert report["compiler"]["top1"] == 1
+    assert report["compiler"]["max_logit_error"] <= 1e-3
+    for figure in ("kl", "top1", "perplexity_ratio"):
+        assert report["total"][figure] == pytest.approx(report["quantizer"][figure], rel=1e-4)
+    assert 0.001 < report["total"]["kl"] < 0.05
+
+
+def test_equal_inputs_give_equal_bytes(built: Path, tmp_path: Path) -> None:
+    """Another cache, another folder, another order of sets and dictionaries."""
+    _edgec(tmp_path, "build", "tinypy", PYTHONHASHSEED="7", TVM_NUM_THREADS="1")
+    first, second = _artifact(built), _artifact(tmp_path)
+    names = sorted(p.relative_to(first).as_posix() for p in first.rglob("*") if p.is_file())
+    assert names == sorted(
+        p.relative_to(second).as_posix() for p in second.rglob("*") if p.is_file()
+    )
+    _, differ, failed = filecmp.cmpfiles(first, second, names, shallow=False)
+    assert not differ
+    assert not failed
+
+
+def test_it_writes_the_same_text_for_the_same_seed(built: Path) -> None:
+    arguments = ("run", "tinypy", "def main():", "--max-tokens", "24", "--seed", "3")
+    texts = {_edgec(built, *arguments) for _ in range(2)}
+    assert len(texts) == 1
+    assert texts.pop().strip()
+
+
+def test_greedy_text_is_what_the_reference_writes(built: Path) -> None:
+    import torch  # noqa: PLC0415 - only this test needs it
+    from tokenizers import Tokenizer  # noqa: PLC0415
+    from transformers import LlamaForCausalLM  # noqa: PLC0415
+
+    from edgec import resources  # noqa: PLC0415
+
+    folder = resources.folder("recipes") / "tinypy"
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = [0, *tokenizer.encode("class Config:").ids]
+    for _ in range(24):
+        with torch.inference_mode():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    result = json.loads(
+        _edgec(
+            built,
+            *("run", str(_artifact(built, "exact")), "class Config:", "--temperature", "0"),
+            *("--max-tokens", "24", "--json"),
+        )
+    )
+    assert result["token_ids"] == ids[-24:]
+
+
+def test_verify_repeats_the_check_without_torch(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('torch is hidden')\n")
+    verified = json.loads(
+        _edgec(built, "verify", "tinypy", "--json", PYTHONPATH=str(tmp_path))
+    )
+    assert verified["schema"].startswith("edgec.verify/")
+
+
+def test_a_damaged_artifact_is_refused(built: Path, tmp_path: Path) -> None:
+    import shutil  # noqa: PLC0415
+
+    copy = tmp_path / "copy"
+    shutil.copytree(_artifact(built), copy)
+    shard = copy / "model" / "params_shard_0.bin"
+    data = bytearray(shard.read_bytes())
+    data[12345] ^= 4
+    shard.write_bytes(data)
+    _edgec(built, "verify", str(copy), code=5)
+
+
+def test_bench_measures(built: Path) -> None:
+    figures = json.loads(
+        _edgec(
+            built,
+            *("bench", "tinypy", "--prompt-tokens", "32", "--generate-tokens", "8"),
+            *("--repeat", "2", "--json"),
+        )
+    )
+    assert figures["schema"] == "edgec.bench/v1"
+
+
+def test_the_manifest_says_what_the_library_needs(built: Path) -> None:
+    manifest = open_artifact(_artifact(built)).manifest
+    memory = manifest["memory"]
+    assert memory["kv_cache_bytes"] == 2 * 6 * 2 * 64 * 4 * 1024
+    assert (
+        memory["total_bytes"]
+        == memory["weights_bytes"] + memory["kv_cache_bytes"] + memory["workspace_bytes"]
+    )
+    assert "vm.builtin.paged_attention_kv_cache_create" in manifest["runtime"]["functions"]
+    assert manifest["kernels"]["sources"].get("unscheduled", 0) == 0
+    assert manifest["toolchain"]["distributions"]["apache-tvm"]["version"] == "0.27.0.post1"
+
+
+def test_another_target_reuses_the_quantized_weights(built: Path) -> None:
+    lines = _edgec(
+        built, "build", "tinypy", "-t", "x86-64-v3", "--out", "v3", "--no-verify", "--json"
+    ).splitlines()
+    started = {
+        event["stage"] for line in lines if (event := json.loads(line))["event"] == "stage-started"
+    }
+    assert started == {"compile", "artifact"}
