@@ -63,7 +63,9 @@ def main() -> None:
     other = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_0)
     scale = np.square(weights).mean()
     for name, values in (("edgec rtn", tensor.dequantize()), ("gguf Q4_0", other)):
-        print(f"{name}  relative mean squared error {np.square(values - weights).mean() / scale:.5f}")
+        print(
+            f"{name}  relative mean squared error {np.square(values - weights).mean() / scale:.5f}"
+        )
 
 
 if __name__ == "__main__":

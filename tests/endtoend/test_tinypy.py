@@ -114,9 +114,7 @@ def test_greedy_text_is_what_the_reference_writes(built: Path) -> None:
 
 def test_verify_repeats_the_check_without_torch(built: Path, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('torch is hidden')\n")
-    verified = json.loads(
-        _edgec(built, "verify", "tinypy", "--json", PYTHONPATH=str(tmp_path))
-    )
+    verified = json.loads(_edgec(built, "verify", "tinypy", "--json", PYTHONPATH=str(tmp_path)))
     assert verified["schema"].startswith("edgec.verify/")
 
 

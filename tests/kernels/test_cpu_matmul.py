@@ -74,8 +74,9 @@ def _tolerance(p: Matmul, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def test_quantized_matmul_equals_float64(p: Matmul, m: int) -> None:
     random = np.random.default_rng(p.n * 1000 + p.k + m)
     zero = (1 << (p.bits - 1)) - 1
-    codes = random.integers(0, 2 * zero + 1, (p.n, p.k)).astype(np.uint32)
+    codes = random.integers(0, 1 << p.bits, (p.n, p.k)).astype(np.uint32)
     scales = random.uniform(0.5, 1.5, (p.n, p.k // p.group)).astype(p.scale_dtype)
+    scales *= random.choice(np.array([-1, 1], p.scale_dtype), scales.shape)
     x = random.uniform(-1, 1, (m, p.k)).astype(p.x_dtype)
     per_word = 32 // p.bits
     words = np.zeros((p.n, p.k // per_word), np.uint32)
@@ -86,7 +87,7 @@ def test_quantized_matmul_equals_float64(p: Matmul, m: int) -> None:
     )
     expected = x.astype(np.float64) @ weights.T
     # The kernel for one row sums the stored, unsigned codes: up to twice as large as the weights.
-    stored = codes.astype(np.float64) * np.repeat(scales.astype(np.float64), p.group, axis=1)
+    stored = codes * np.repeat(np.abs(scales.astype(np.float64)), p.group, axis=1)
     error = np.abs(_run(p, m, [x, words, scales]) - expected)
     assert (error <= _tolerance(p, x, np.maximum(np.abs(weights), stored))).all(), error.max()
 

@@ -194,7 +194,7 @@ def test_a_quantized_artifact_has_the_shipped_weights(
     monkeypatch.setattr("edgec.verification.reference.BLOCK", 1000)  # several blocks per tensor
     checkpoint = saved(tmp_path, VARIANTS[variant])
     dtype = SCHEMES[scheme].dtype
-    largest = 7 if scheme.startswith("q4") else 127
+    steps = 8 if scheme.startswith("q4") else 128
 
     def quantized(name: str, out: np.ndarray) -> None:
         weight = checkpoint.rows(name, 0, len(out))
@@ -202,8 +202,9 @@ def test_a_quantized_artifact_has_the_shipped_weights(
             out[:] = weight.astype(dtype)
             return
         groups = weight.reshape(-1, 32)
-        scales = (np.abs(groups).max(axis=1, keepdims=True) / largest).astype(dtype)
-        codes = np.clip(np.rint(groups / scales.astype(np.float32)), -largest, largest)
+        highest, lowest = (f(groups, axis=1, keepdims=True) for f in (np.max, np.min))
+        scales = (np.where(highest >= -lowest, highest, lowest) / -steps).astype(dtype)
+        codes = np.clip(np.rint(groups / scales.astype(np.float32)), -steps, steps - 1)
         out[:] = (codes * scales.astype(np.float32)).reshape(weight.shape)
 
     artifact = from_artifact(checkpoint.config, *shipped(checkpoint, scheme, tmp_path))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quantization_fakes import parameter
 
-from edgec.layouts.mlc import mlc_names, pack, tensors, unpack
+from edgec.layouts.mlc import mlc_names, pack, scales_in_place, tensors, unpack
 from edgec.layouts.specs import TensorSpec, nbytes, weight_bytes
 from edgec.quantization.methods import rtn
 from edgec.quantization.schemes import TensorScheme
@@ -20,21 +20,25 @@ def tensors_of_any_kind(draw: st.DrawFn) -> QuantizedTensor:
     rows, groups = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     scale_dtype = draw(st.sampled_from(["float16", "float32"]))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    largest = (1 << (bits - 1)) - 1
-    codes = random.integers(-largest, largest + 1, (rows, groups * group)).astype(np.int8)
-    scales = random.random((rows, groups)).astype(scale_dtype)
+    end = 1 << (bits - 1)
+    codes = random.integers(-end, end, (rows, groups * group)).astype(np.int8)
+    scales = random.uniform(-1, 1, (rows, groups)).astype(scale_dtype)
+    scales[random.random(scales.shape) < 0.1] = 0
     return QuantizedTensor(codes, scales, bits)
 
 
 @given(tensors_of_any_kind())
 def test_unpack_is_the_exact_inverse(tensor: QuantizedTensor) -> None:
-    before = tensor.codes.copy()
+    before = tensor.codes.copy(), tensor.scales.copy()
     packed = pack(tensor)
     found = unpack(packed["q_weight"], packed["q_scale"], tensor.bits)
     np.testing.assert_array_equal(found.codes, tensor.codes)
     np.testing.assert_array_equal(found.scales, tensor.scales)
     assert found.scales.dtype == tensor.scales.dtype
-    np.testing.assert_array_equal(tensor.codes, before)
+    assert not np.signbit(found.scales[found.scales == 0]).any()
+    np.testing.assert_array_equal(found.dequantize(), tensor.dequantize())
+    np.testing.assert_array_equal(tensor.codes, before[0])
+    np.testing.assert_array_equal(tensor.scales, before[1])
 
 
 @given(tensors_of_any_kind())
@@ -45,27 +49,37 @@ def test_words_bit_by_bit(tensor: QuantizedTensor) -> None:
     per_word, largest = 32 // tensor.bits, (1 << (tensor.bits - 1)) - 1
     assert words.dtype == np.uint32
     assert words.shape == (rows, columns // per_word)
+    assert not np.signbit(scales[scales == 0]).any()
     values = np.empty((rows, columns))
     for row in range(rows):
         for column in range(columns):
             word = int(words[row, column // per_word])
             unsigned = word >> (column % per_word * tensor.bits) & ((1 << tensor.bits) - 1)
-            assert unsigned <= 2 * largest
+            assert unsigned == largest - int(tensor.codes[row, column])
             scale = float(scales[row, column // tensor.group_size])
             values[row, column] = (unsigned - largest) * scale
     np.testing.assert_array_equal(values.astype(np.float32), tensor.dequantize())
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_the_most_negative_code_is_refused_in_every_place(bits: int) -> None:
-    largest = (1 << (bits - 1)) - 1
-    for place in range(16):
-        codes = np.full((2, 16), -largest, np.int8)
-        scales = np.ones((2, 1), np.float16)
-        pack(QuantizedTensor(codes, scales, bits))
-        codes[1, place] -= 1
-        with pytest.raises(ValueError, match=f"no {bits}-bit code {-largest - 1}"):
-            pack(QuantizedTensor(codes, scales, bits))
+def test_every_code_has_its_place_among_the_unsigned_ones(bits: int) -> None:
+    end = 1 << (bits - 1)
+    codes = np.arange(end - 1, -end - 1, -1).astype(np.int8).reshape(1, -1)
+    packed = pack(QuantizedTensor(codes, np.array([[0.5]], np.float16), bits))
+    stored = packed["q_weight"].astype("<u4").tobytes()
+    unsigned = [n for byte in stored for n in ((byte & 15, byte >> 4) if bits == 4 else (byte,))]
+    assert unsigned == list(range(2 * end))
+    assert packed["q_scale"].tolist() == [[-0.5]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_scales_are_negated_exactly_and_zeros_stay_positive(dtype: str) -> None:
+    tiny, most = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    scales = np.array([[0.0, -0.0, tiny, -tiny], [most, -most, 1 / 3, -1 / 3]], dtype)
+    expected = np.array([[0.0, 0.0, -tiny, tiny], [-most, most, -1 / 3, 1 / 3]], dtype)
+    scales_in_place(scales)
+    np.testing.assert_array_equal(scales, expected)
+    assert not np.signbit(scales[0, :2]).any()
 
 
 def test_zero_points_are_refused() -> None:
@@ -75,12 +89,14 @@ def test_zero_points_are_refused() -> None:
 
 
 def test_packed_weights_are_those_of_the_formula_from_the_weights() -> None:
-    # scale = max|w| / 7, q = round(w / scale + 7), value = (q - 7) * scale: float64, no ties here.
+    # scale = peak / 8, q = round(w / scale + 7), value = (q - 7) * scale: float64, no ties here.
     weight = np.random.default_rng(3).standard_normal((8, 64), np.float32)
     packed = pack(rtn.quantize(weight, TensorScheme(4, 32, "float32")))
     groups = weight.astype(np.float64).reshape(8, 2, 32)
-    scale = (np.abs(groups).max(axis=-1) / 7).astype(np.float32).astype(np.float64)
-    q = np.clip(np.round(groups / scale[..., None] + 7), 0, 14).astype(np.uint64).reshape(8, 8, 8)
+    highest, lowest = groups.max(axis=-1), groups.min(axis=-1)
+    scale = np.where(highest > -lowest, highest, lowest) / 8
+    q = np.clip(np.round(groups / scale[..., None] + 7), 0, 15).astype(np.uint64).reshape(8, 8, 8)
+    assert {0, 15} <= set(q.ravel().tolist())
     words = (q << (4 * np.arange(8, dtype=np.uint64))).sum(axis=-1)
     np.testing.assert_array_equal(packed["q_weight"], words)
     np.testing.assert_array_equal(packed["q_scale"], scale)

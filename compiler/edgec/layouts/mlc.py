@@ -2,8 +2,12 @@
 
 A matrix ``(N, K)`` becomes ``q_weight``, uint32 ``(N, K * bits / 32)``, and ``q_scale``,
 ``(N, K / group size)``. Code ``i`` of a word stands at its bits ``[i * bits, (i + 1) * bits)``,
-the lowest first, as the unsigned number ``code + largest code``: 0 to 14 for int4, 0 to 254 for
-int8. The value of a weight is ``(unsigned - largest code) * scale``; there are no zero points.
+the lowest first, as an unsigned number ``q``, and the value of a weight is
+``(q - largest code) * q_scale``; there are no zero points.
+
+The engines' own converter leaves the highest ``q`` unused: their numbers go from -7 to 7. Codes
+here go from -8 to 7, so both are negated, ``q = largest code - code`` and ``q_scale = -scale``:
+every code has its place in 0 to 15 (255), and the values are the same.
 """
 
 from __future__ import annotations
@@ -27,11 +31,11 @@ if TYPE_CHECKING:
 
 WEIGHT = "q_weight"
 SCALE = "q_scale"
+NO_ZEROS = "the MLC layout has no zero points"
 
 _WORD_BITS = 32
-# For every code of a word at once: the sign bits, and ones.
-_SIGNS = {4: np.uint32(0x88888888), 8: np.uint32(0x80808080)}
-_ONES = {4: np.uint32(0x11111111), 8: np.uint32(0x01010101)}
+# The largest code at the place of every code of a word.
+_LARGEST = {4: np.uint32(0x77777777), 8: np.uint32(0x7F7F7F7F)}
 
 
 def pack(tensor: QuantizedTensor) -> dict[str, npt.NDArray[Any]]:
@@ -41,14 +45,15 @@ def pack(tensor: QuantizedTensor) -> dict[str, npt.NDArray[Any]]:
         ``{"q_weight": uint32 (N, K * bits / 32), "q_scale": (N, K / group size)}``.
 
     Raises:
-        ValueError: the tensor has zero points, or a code of -8 (int4) or -128 (int8).
+        ValueError: the tensor has zero points.
     """
     if tensor.zeros is not None:
-        raise ValueError("the MLC layout has no zero points")
+        raise ValueError(NO_ZEROS)
     stored = pack_nibbles(tensor.codes) if tensor.bits == 4 else tensor.codes.copy()
-    words = stored.view("<u4")
+    words, scales = stored.view("<u4"), tensor.scales.copy()
     words_in_place(words, tensor.bits)
-    return {WEIGHT: words, SCALE: tensor.scales}
+    scales_in_place(scales)
+    return {WEIGHT: words, SCALE: scales}
 
 
 def unpack(words: npt.NDArray[np.uint32], scales: npt.NDArray[Any], bits: int) -> QuantizedTensor:
@@ -59,38 +64,37 @@ def unpack(words: npt.NDArray[np.uint32], scales: npt.NDArray[Any], bits: int) -
         scales: ``(N, K / group size)``.
         bits: width of a code, 4 or 8.
     """
-    stored = np.ascontiguousarray(words, "<u4") + _ONES[bits]
-    stored ^= _SIGNS[bits]
+    stored, negated = np.array(words, "<u4", order="C"), np.array(scales, order="C")
+    words_in_place(stored, bits)
+    scales_in_place(negated)
     codes = unpack_nibbles(stored.view(np.uint8)) if bits == 4 else stored.view(np.int8)
-    return QuantizedTensor(codes, scales, bits)
+    return QuantizedTensor(codes, negated, bits)
 
 
-def words_in_place(
-    words: npt.NDArray[np.uint32], bits: int, workspace: Workspace | None = None
-) -> None:
-    """Turn two's complement codes into unsigned ones, for all codes of a word at once.
+def words_in_place(words: npt.NDArray[np.uint32], bits: int) -> None:
+    """Turn two's complement codes into ``largest code - code``, or back.
 
-    Flipping the sign bit adds 8 to a 4-bit code; then 1 is taken from each, which borrows from no
-    neighbour as long as no code was -8. The same with 128 for 8 bits.
+    In two's complement ``-1 - code`` is the code with every bit flipped, and ``largest code + 1``
+    more is its highest bit flipped back. So no code touches its neighbours.
 
     Args:
-        words: C-contiguous, of codes as a quantized checkpoint stores them; is overwritten.
+        words: of codes as a quantized checkpoint stores them; is overwritten.
         bits: width of a code, 4 or 8.
-        workspace: scratch memory.
-
-    Raises:
-        ValueError: a code is -8 (int4) or -128 (int8), which this layout can't hold.
     """
-    signs = _SIGNS[bits]
-    words ^= signs
-    before = (workspace or Workspace()).array("borrows", words.shape, "<u4")
-    np.invert(words, out=before)
-    words -= _ONES[bits]
-    # A sign bit that was clear before and is set now is a borrow.
-    before &= words
-    before &= signs
-    if before.any():
-        raise ValueError(f"the MLC layout has no {bits}-bit code {-(1 << (bits - 1))}")
+    words ^= _LARGEST[bits]
+
+
+def scales_in_place(scales: npt.NDArray[Any], workspace: Workspace | None = None) -> None:
+    """Negate scales of any float type, but leave zeros positive.
+
+    Args:
+        scales: C-contiguous; is overwritten.
+        workspace: scratch memory.
+    """
+    # numpy compares float16 numbers one by one, but integers many at a time.
+    nonzero = (workspace or Workspace()).array("nonzero scales", scales.shape, np.bool_)
+    np.not_equal(scales.view(f"u{scales.itemsize}"), 0, out=nonzero)
+    np.negative(scales, out=scales, where=nonzero)
 
 
 def mlc_names(parameter_name: str, scheme: TensorScheme | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import UsageError
-from edgec.layouts.mlc import WEIGHT, tensors, words_in_place
+from edgec.layouts.mlc import NO_ZEROS, WEIGHT, scales_in_place, tensors, words_in_place
 from edgec.layouts.shard_writer import TensorCacheWriter
 from edgec.layouts.shards import Shard, plan_shards
 from edgec.layouts.specs import TensorSpec, nbytes, weight_bytes
@@ -51,14 +51,18 @@ def pack_checkpoint(
         What the folder holds, in the order of the parameters.
 
     Raises:
-        UsageError: the method made codes that this layout can't hold.
+        UsageError: the method made zero points, which this layout lacks.
         CheckpointError: the quantized checkpoint is damaged.
         BuildError: the disk is full.
     """
     schemes = {parameter.name: quantized.scheme(parameter.name) for parameter in parameters}
     for name in schemes:
         if quantized.has_zeros(name):
-            raise _unfit(name, "the MLC layout has no zero points")
+            raise UsageError(
+                f"{name} can't be packed: {NO_ZEROS}",
+                where="quantization.method",
+                remedy="choose a method without zero points, such as rtn",
+            )
     specs = tensors(parameters, schemes, quantized.dtype)
     shards = plan_shards(specs)
     total = weight_bytes(specs)
@@ -103,18 +107,9 @@ def _read(
     if scheme is None:
         return quantized.stored(parameter, start, stop, workspace)
     if not spec.name.endswith(f".{WEIGHT}"):
-        return quantized.stored(f"{parameter}#scales", start, stop, workspace)
+        scales = quantized.stored(f"{parameter}#scales", start, stop, workspace)
+        scales_in_place(scales, workspace)
+        return scales
     words = quantized.stored(f"{parameter}#codes", start, stop, workspace).view("<u4")
-    try:
-        words_in_place(words, scheme.bits, workspace)
-    except ValueError as error:
-        raise _unfit(parameter, str(error)) from error
+    words_in_place(words, scheme.bits)
     return words
-
-
-def _unfit(parameter: str, why: str) -> UsageError:
-    return UsageError(
-        f"{parameter} can't be packed: {why}",
-        where="quantization.method",
-        remedy="choose a symmetric method such as rtn",
-    )

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
@@ -294,8 +293,3 @@ def last_position(x: Tensor) -> Tensor:
         )
 
     return op.tensor_expr_op(compute, "last_position", [x])
-
-
-def dynamic(name: str) -> tirx.Var:
-    """A symbolic dimension."""
-    return tirx.Var(name, "int64")

@@ -25,6 +25,7 @@ from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.passes.attach_logit_functions import AttachLogitFunctions
 from edgec.passes.lower_linear_cpu import LowerLinearCPU
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
+from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
 from edgec.passes.store_weights import StoreWeights
 from edgec.scheduling.rules.cpu import CPUElementwise
 
@@ -67,6 +68,7 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "0-attach",
             [
                 AttachKVCache(lowering.cache, target),
+                ReplaceAttentionCPU(lowering.cache, lowering.vector_bits),
                 AttachLogitFunctions(lowering.vocab_size),
                 AttachAllocEmbedding(lowering.prefill_chunk, lowering.hidden_size, lowering.dtype),
                 AttachBounds(

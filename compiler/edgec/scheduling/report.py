@@ -7,6 +7,8 @@ from typing import Any
 import tvm
 from tvm import tirx
 
+from edgec.scheduling.kernels import HAND_WRITTEN
+
 _ATTENTION = (
     "batch_prefill",
     "batch_decode",
@@ -19,7 +21,6 @@ _ATTENTION = (
     "tir_kv_cache",
     "kv_cache",
 )
-_HAND_WRITTEN = ("gemv_", "gemm_", "softmax", "apply_")
 
 
 def scheduled_kernels(mod: tvm.IRModule) -> frozenset[str]:
@@ -40,7 +41,7 @@ def kernel_sources(before: frozenset[str], after: tvm.IRModule) -> dict[str, str
         if not isinstance(function, tirx.PrimFunc):
             continue
         name = var.name_hint
-        if name.startswith(_HAND_WRITTEN):
+        if function.attrs.get(HAND_WRITTEN):
             sources[name] = "hand-written"
         elif name.startswith(_ATTENTION):
             sources[name] = "tvm-kv-cache"

@@ -12,6 +12,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from edgec.scheduling.kernels import HAND_WRITTEN
+
 MASKED = -3.4028234663852886e38
 """The lowest float32: a token the grammar forbids."""
 
@@ -28,6 +30,7 @@ def apply_logit_bias(vocab: int) -> Any:
                 "global_symbol": "apply_logit_bias_inplace",
                 "tirx.noalias": True,
                 "tirx.is_scheduled": True,
+                HAND_WRITTEN: True,
             }
         )
         n = T.int32()
@@ -66,6 +69,7 @@ def apply_penalty(vocab: int) -> Any:
                 "global_symbol": "apply_penalty_inplace",
                 "tirx.noalias": True,
                 "tirx.is_scheduled": True,
+                HAND_WRITTEN: True,
             }
         )
         n = T.int32()
@@ -104,6 +108,7 @@ def apply_bitmask(vocab: int) -> Any:
                 "global_symbol": "apply_bitmask_inplace",
                 "tirx.noalias": True,
                 "tirx.is_scheduled": True,
+                HAND_WRITTEN: True,
             }
         )
         n = T.int32()
@@ -131,7 +136,7 @@ def softmax_with_temperature(vocab: int) -> Any:
 
     @T.prim_func(private=True, s_tir=True)
     def softmax(logits_h: T.handle, temperature_h: T.handle, probs_h: T.handle):
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
         n = T.int64()
         logits = T.match_buffer(logits_h, (n, 1, vocab), "float32")
         temperature = T.match_buffer(temperature_h, (n,), "float32")

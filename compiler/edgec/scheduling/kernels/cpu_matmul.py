@@ -23,6 +23,9 @@ from typing import Any
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from edgec.scheduling.kernels import HAND_WRITTEN
+from edgec.scheduling.kernels.vectors import Vectors, broadcast, ramp, vector
+
 _SCRATCH_BYTES = 256 << 10
 """Unpacked weight rows of a tile: a quarter of the L2 cache of a current core."""
 
@@ -83,9 +86,9 @@ def one_row(p: Matmul) -> Any:
                 packed = _Activations(p, x, 1)
                 packed.fill()
                 with T.parallel(0, tiles) as tile, T.sblock("tile"):
-                    acc = _Vectors("acc", rows, p.lanes)
+                    acc = Vectors(rows, p.lanes)
                     acc.clear()
-                    part = _Vectors("part", rows, p.lanes)
+                    part = Vectors(rows, p.lanes)
                     index = [_inside(tile * rows + r, p.n, rows) for r in range(rows)]
                     with T.serial(0, p.blocks) as block:
                         if p.bits:
@@ -125,8 +128,8 @@ def many_rows(p: Matmul) -> Any:
                     scratch = T.sblock_alloc_buffer(
                         (rows, p.blocks, p.codes_per_word, p.lanes), "float32"
                     )
-                    acc = _Vectors("acc", tall * wide, p.lanes)
-                    lane = _ramp(0, 1, p.lanes)
+                    acc = Vectors(tall * wide, p.lanes)
+                    lane = ramp(0, 1, p.lanes)
                     with T.serial(0, rows) as r, T.serial(0, p.blocks) as block:
                         row = _inside(tile * rows + r, p.n, rows)
                         for j in range(p.codes_per_word):
@@ -165,7 +168,7 @@ def many_rows(p: Matmul) -> Any:
 
 
 def _arguments(p: Matmul, m: Any) -> tuple[Any, _Weights, Any]:
-    T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+    T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
     x = T.arg("x", T.buffer((m, p.k), p.x_dtype))
     w = T.arg("w", T.buffer((p.n, p.k // p.codes_per_word), p.w_dtype))
     scales = T.arg("scales", T.buffer((p.n, p.k // p.group), p.scale_dtype)) if p.bits else None
@@ -198,14 +201,14 @@ class _Weights:
     def code(self, row: Any, block: Any, j: int) -> Any:
         """Stored values ``j`` of each word of a vector, as float32 without their scale."""
         p = self._p
-        stored = self._w[row, _ramp(block * p.lanes, 1, p.lanes)]
+        stored = self._w[row, ramp(block * p.lanes, 1, p.lanes)]
         if not p.bits:
-            return T.Cast(_vector("float32", p.lanes), stored)
-        mask = _broadcast(T.uint32((1 << p.bits) - 1), p.lanes)
-        shifted = T.shift_right(stored, _broadcast(T.uint32(p.bits * j), p.lanes)) if j else stored
+            return T.Cast(vector("float32", p.lanes), stored)
+        mask = broadcast(T.uint32((1 << p.bits) - 1), p.lanes)
+        shifted = T.shift_right(stored, broadcast(T.uint32(p.bits * j), p.lanes)) if j else stored
         # A signed conversion is one instruction where an unsigned one may be several.
-        code = T.reinterpret(_vector("int32", p.lanes), T.bitwise_and(shifted, mask))
-        return T.Cast(_vector("float32", p.lanes), code)
+        code = T.reinterpret(vector("int32", p.lanes), T.bitwise_and(shifted, mask))
+        return T.Cast(vector("float32", p.lanes), code)
 
     def scale(self, row: Any, block: Any) -> Any:
         """The scales of the words of a vector."""
@@ -213,9 +216,9 @@ class _Weights:
         words = p.group // p.codes_per_word
         first = block * p.lanes // words
         if words >= p.lanes:
-            return _broadcast(T.Cast("float32", self._scales[row, first]), p.lanes)
+            return broadcast(T.Cast("float32", self._scales[row, first]), p.lanes)
         parts = [
-            _broadcast(T.Cast("float32", self._scales[row, first + i]), words)
+            broadcast(T.Cast("float32", self._scales[row, first + i]), words)
             for i in range(p.lanes // words)
         ]
         return T.Shuffle(parts, list(range(p.lanes)))
@@ -226,7 +229,7 @@ class _Weights:
         code = self.code(row, block, j)
         if not p.bits:
             return code
-        zero = _broadcast(T.float32((1 << (p.bits - 1)) - 1), p.lanes)
+        zero = broadcast(T.float32((1 << (p.bits - 1)) - 1), p.lanes)
         return (code - zero) * self.scale(row, block)
 
 
@@ -255,80 +258,32 @@ class _Activations:
         p = self._p
         if not self._copy:
             return
-        lane = _ramp(0, 1, p.lanes)
+        lane = ramp(0, 1, p.lanes)
         loop = T.serial if isinstance(self._m, int) else T.parallel
         with loop(0, self._m) as row, T.serial(0, p.blocks) as block:
             for j in range(p.codes_per_word):
                 first = block * (p.lanes * p.codes_per_word) + j
-                source = self._x[row, _ramp(first, p.codes_per_word, p.lanes)]
+                source = self._x[row, ramp(first, p.codes_per_word, p.lanes)]
                 T.buffer_store(
                     self._values,
-                    T.Cast(_vector("float32", p.lanes), source),
+                    T.Cast(vector("float32", p.lanes), source),
                     [row, block, j, lane],
                 )
             if self._zero_terms is not None:
                 total = self.vector(row, block, 0)
                 for j in range(1, p.codes_per_word):
                     total = total + self.vector(row, block, j)
-                zero = _broadcast(T.float32(1 - (1 << (p.bits - 1))), p.lanes)
+                zero = broadcast(T.float32(1 - (1 << (p.bits - 1))), p.lanes)
                 T.buffer_store(self._zero_terms, zero * total, [block, lane])
 
     def vector(self, row: Any, block: Any, j: int) -> Any:
         """Activations that meet ``code(..., block, j)``."""
         lanes = self._p.lanes
         if self._copy:
-            return self._values[row, block, j, _ramp(0, 1, lanes)]
-        return self._x[row, _ramp(block * lanes, 1, lanes)]
+            return self._values[row, block, j, ramp(0, 1, lanes)]
+        return self._x[row, ramp(block * lanes, 1, lanes)]
 
     def zero_point_term(self, block: Any) -> Any:
         """``-z`` times the sum over a block's words, lane by lane."""
         assert self._zero_terms is not None
-        return self._zero_terms[block, _ramp(0, 1, self._p.lanes)]
-
-
-class _Vectors:
-    """Accumulators that the compiler keeps in registers: constant indices only."""
-
-    def __init__(self, name: str, count: int, lanes: int) -> None:
-        self._count = count
-        self._lanes = lanes
-        self._buffer = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
-        self._sums = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
-        self._name = name
-
-    def __getitem__(self, index: int) -> Any:
-        return self._buffer[index, _ramp(0, 1, self._lanes)]
-
-    def __setitem__(self, index: int, value: Any) -> None:
-        T.buffer_store(self._buffer, value, [index, _ramp(0, 1, self._lanes)])
-
-    def clear(self) -> None:
-        """Set every accumulator to zero."""
-        for index in range(self._count):
-            self[index] = _broadcast(T.float32(0), self._lanes)
-
-    def sums(self) -> list[Any]:
-        """Each accumulator's sum over its lanes, halving the vector at every step."""
-        for index in range(self._count):
-            T.buffer_store(self._sums, self[index], [index, _ramp(0, 1, self._lanes)])
-        half = self._lanes // 2
-        while half:
-            for index in range(self._count):
-                low = self._sums[index, _ramp(0, 1, half)]
-                high = self._sums[index, _ramp(half, 1, half)]
-                T.buffer_store(self._sums, low + high, [index, _ramp(0, 1, half)])
-            half //= 2
-        return [self._sums[index, 0] for index in range(self._count)]
-
-
-def _ramp(first: Any, stride: int, lanes: int) -> Any:
-    """Indices ``first, first + stride, ...``; TVM has no vectors of one lane."""
-    return T.ramp(first, stride, lanes) if lanes > 1 else first
-
-
-def _broadcast(value: Any, lanes: int) -> Any:
-    return T.broadcast(value, lanes) if lanes > 1 else value
-
-
-def _vector(dtype: str, lanes: int) -> str:
-    return f"{dtype}x{lanes}" if lanes > 1 else dtype
+        return self._zero_terms[block, ramp(0, 1, self._p.lanes)]

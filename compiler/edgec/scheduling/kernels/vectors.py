@@ -1,0 +1,116 @@
+"""Vectors in hand-written CPU kernels: loads, accumulators that stay in registers, functions.
+
+TVM has no vectors of one lane, so every helper gives a scalar for one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvm.tirx.script import builder as T
+
+
+def ramp(first: Any, stride: int, lanes: int) -> Any:
+    """Indices ``first, first + stride, ...``."""
+    return T.ramp(first, stride, lanes) if lanes > 1 else first
+
+
+def broadcast(value: Any, lanes: int) -> Any:
+    """A vector of equal lanes."""
+    return T.broadcast(value, lanes) if lanes > 1 else value
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """TVM's name of a vector type."""
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
+
+
+def as_float(value: Any, lanes: int) -> Any:
+    """A vector of numbers as float32."""
+    return T.Cast(vector("float32", lanes), value)
+
+
+class Vectors:
+    """Float32 accumulators. The compiler keeps them in registers as long as indices are constant."""
+
+    def __init__(self, count: int, lanes: int) -> None:
+        self._count = count
+        self._lanes = lanes
+        self._buffer = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
+        self._sums = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._buffer[index, ramp(0, 1, self._lanes)]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        T.buffer_store(self._buffer, value, [index, ramp(0, 1, self._lanes)])
+
+    def clear(self) -> None:
+        """Set every accumulator to zero."""
+        for index in range(self._count):
+            self[index] = broadcast(T.float32(0), self._lanes)
+
+    def sums(self) -> list[Any]:
+        """Each accumulator's sum over its lanes, halving the vector at every step."""
+        for index in range(self._count):
+            T.buffer_store(self._sums, self[index], [index, ramp(0, 1, self._lanes)])
+        half = self._lanes // 2
+        while half:
+            for index in range(self._count):
+                low = self._sums[index, ramp(0, 1, half)]
+                high = self._sums[index, ramp(half, 1, half)]
+                T.buffer_store(self._sums, low + high, [index, ramp(0, 1, half)])
+            half //= 2
+        return [self._sums[index, 0] for index in range(self._count)]
+
+
+class Row:
+    """A vector of ``size`` float32 in memory, whose lanes can also be read one by one."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._buffer = T.sblock_alloc_buffer((size,), "float32", scope="local")
+        self._fold = T.sblock_alloc_buffer((size,), "float32", scope="local")
+
+    def __getitem__(self, lane: Any) -> Any:
+        return self._buffer[lane]
+
+    def __setitem__(self, lane: Any, value: Any) -> None:
+        T.buffer_store(self._buffer, value, [lane])
+
+    def load(self) -> Any:
+        """All lanes."""
+        return self._buffer[ramp(0, 1, self._size)]
+
+    def store(self, value: Any) -> None:
+        """Write all lanes."""
+        T.buffer_store(self._buffer, value, [ramp(0, 1, self._size)])
+
+    def reduce(self, combine: Any) -> Any:
+        """The lanes combined in halves, such as with ``T.max``."""
+        T.buffer_store(self._fold, self.load(), [ramp(0, 1, self._size)])
+        half = self._size // 2
+        while half:
+            folded = combine(self._fold[ramp(0, 1, half)], self._fold[ramp(half, 1, half)])
+            T.buffer_store(self._fold, folded, [ramp(0, 1, half)])
+            half //= 2
+        return self._fold[0]
+
+
+def exp2(x: Any, lanes: int) -> Any:
+    """``2**x`` for ``x <= 0`` in float32, within 3e-7 of the value; below -126 it is ``2**-126``.
+
+    The integer part goes into the exponent's bits and the rest, within 1/2 of 0, into the Taylor
+    polynomial of degree 7, whose remainder is below 6e-9.
+    """
+    x = T.Bind(T.max(x, broadcast(T.float32(-126), lanes)))
+    whole = T.Bind(T.floor(x + broadcast(T.float32(0.5), lanes)))
+    rest = T.Bind(x - whole)
+    result = broadcast(T.float32(math.log(2) ** 7 / math.factorial(7)), lanes)
+    for degree in range(6, -1, -1):
+        coefficient = math.log(2) ** degree / math.factorial(degree)
+        result = result * rest + broadcast(T.float32(coefficient), lanes)
+    exponent = T.Cast(vector("int32", lanes), whole) + broadcast(T.int32(127), lanes)
+    power = T.shift_left(exponent, broadcast(T.int32(23), lanes))
+    return T.Bind(result * T.reinterpret(vector("float32", lanes), power))
