@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import gguf
 import numpy as np
-from machine import machine
 
 from edgec.parallel import Workspace
 from edgec.quantization.methods.rtn import quantize
 from edgec.quantization.schemes import TensorScheme
 from edgec.quantization.tensors import QuantizedTensor
+from machine import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROWS, COLUMNS, ROUNDS = 8192, 2048, 7
 STEP = 128  # rows at a time, as the build does it

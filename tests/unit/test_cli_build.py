@@ -92,8 +92,10 @@ def test_the_artifact_is_on_stdout_and_the_rest_on_stderr(pipeline: Callable[...
         "  size      4.0 MiB, of which weights 3.0 MiB (5.02 bits per weight)",
         "  memory    10.0 MiB at 1024 tokens: weights 3.0 MiB, KV cache 6.0 MiB, workspace 1.0 MiB",
         "  quality   KL 0.0237 nats, top-1 89.2 %, perplexity ratio 1.0191 ± 0.0050 on 2000 tokens",
-        "  quantizer KL 0.0237 nats, top-1 89.2 %, perplexity ratio 1.0191 ± 0.0050 with the stored"
-        " weights in PyTorch",
+        (
+            "  quantizer KL 0.0237 nats, top-1 89.2 %, perplexity ratio 1.0191 ± 0.0050 with the stored"
+            " weights in PyTorch"
+        ),
         "  compiler  max |Δlogit| 3.1e-05 (limit 0.001)",
         f"  paths     max |Δlogit| {PATHS}",
     ]

@@ -35,7 +35,8 @@ def group_peaks(
     # No selection by a mask: its branches would be mispredicted half of the time.
     magnitude = np.maximum(positive, negative.view(np.int32) & _MAGNITUDE)
     sign = (positive - magnitude) & _SIGN  # set where the positive one is the lesser or isn't there
-    return (magnitude | sign).view(np.float32).reshape(weight.shape[0], -1)
+    peaks: npt.NDArray[np.int32] = magnitude | sign
+    return peaks.view(np.float32).reshape(weight.shape[0], -1)
 
 
 def _group_maxima(
