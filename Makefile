@@ -6,6 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Compiled Python goes into the environment too, so that the source tree stays as it was cloned.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
+
 # pytest's workers: two hold the memory of two compilers and two torch processes.
 WORKERS ?= 2
 
