@@ -264,7 +264,11 @@ CASES: dict[str, tuple[Callable[[Place], object], int, list[str]]] = {
         5,
         ["budget.artifact_mb", "2"],
     ),
-    "quality gate": (lambda p: p.set("quality.max_kl=0.001"), 5, ["max_kl", "0.001", "KL divergence"]),
+    "quality gate": (
+        lambda p: p.set("quality.max_kl=0.001"),
+        5,
+        ["max_kl", "0.001", "KL divergence"],
+    ),
 }
 
 
