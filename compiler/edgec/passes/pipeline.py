@@ -19,6 +19,7 @@ import tvm
 from tvm import relax
 from tvm.s_tir import dlight
 
+from edgec.passes.assume_no_alias import AssumeNoAlias
 from edgec.passes.attach_alloc_embedding import AttachAllocEmbedding
 from edgec.passes.attach_bounds import AttachBounds
 from edgec.passes.attach_kv_cache import AttachKVCache
@@ -130,6 +131,7 @@ def machine_passes() -> list[Any]:
         transform.ComputePrimValue(),
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
+        AssumeNoAlias(),
     ]
 
 
