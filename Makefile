@@ -39,6 +39,7 @@ format: $(VENV)/.dev
 
 schemas: $(VENV)/.user
 	@$(BIN)/edgec schema --write docs/schemas
+	@$(BIN)/edgec schema --markdown --write docs/reference
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

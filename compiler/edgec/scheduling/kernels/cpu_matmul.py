@@ -91,6 +91,8 @@ def one_row(p: Matmul) -> Any:
                     part = Vectors(rows, p.lanes)
                     index = [_inside(tile * rows + r, p.n, rows) for r in range(rows)]
                     with T.serial(0, p.blocks) as block:
+                        for r in range(rows):
+                            weights.prefetch(index[r], rows, block)
                         if p.bits:
                             for r in range(rows):
                                 part[r] = packed.zero_point_term(block)
@@ -197,6 +199,16 @@ class _Weights:
         self._p = p
         self._w = w
         self._scales = scales
+
+    def prefetch(self, row: Any, ahead: int, block: Any) -> None:
+        """Ask for the vector at ``block`` of the row ``ahead`` rows further on.
+
+        A tile is about one page, too short for the processor to see where the next one begins.
+        """
+        p = self._p
+        place = T.address_of(self._w[T.min(row + ahead, p.n - 1), block * p.lanes])
+        # To read, kept in all caches, data.
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, 0, 3, 1))
 
     def code(self, row: Any, block: Any, j: int) -> Any:
         """Stored values ``j`` of each word of a vector, as float32 without their scale."""
