@@ -332,13 +332,19 @@ def test_bad_input(
         assert not list(place.cache.glob("locks/*"))
 
 
-def test_no_space_left(tmp_path: Path) -> None:
-    """The disk is full: a file system of 3 MiB, mounted where nobody else sees it."""
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("size=3m", "No space left on device"), ("ro", "Read-only file system")],
+    ids=["full disk", "read-only disk"],
+)
+def test_a_disk_that_takes_nothing(tmp_path: Path, options: str, words: str) -> None:
+    """A small or read-only file system, mounted where nobody else sees it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = (
-        f"mount -t tmpfs -o size=3m none {disk} || exit 99; "
-        f"{sys.executable} -m edgec build tinypy --no-verify --out {disk}/out"
+        f"mount -t tmpfs -o {options} none {disk} || exit 99; "
+        f"{sys.executable} -m edgec build tinypy --no-verify --out {disk}/out; "
+        f"code=$?; ls -A {disk}; exit $code"
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
@@ -350,6 +356,9 @@ def test_no_space_left(tmp_path: Path) -> None:
     if done.returncode == 99 or "unshare" in done.stderr:
         pytest.skip("needs the right to mount: run as root")
     assert done.returncode == 1
-    assert "No space left" in done.stderr
+    assert words in done.stderr
+    assert f"error: {disk}/out" in done.stderr
     assert "--out" in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stdout == "", "something was left on the disk"
+    print(done.stderr[done.stderr.index("error: ") :])

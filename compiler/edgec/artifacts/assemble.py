@@ -87,7 +87,8 @@ def assemble(
     except OSError as error:
         raise BuildError(
             f"the artifact can't be written: {error.strerror or error}",
-            where=str(error.filename or place),
+            # Of a copy that failed, the first name is the source, which is not to blame.
+            where=str(place if error.filename2 else error.filename or place),
             remedy="check permissions and free space, or name another folder with --out",
         ) from error
     finally:
