@@ -103,11 +103,3 @@ def _exchange(first: Path, second: Path) -> bool:
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise OSError(code, os.strerror(code), str(second))
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make ``target`` hold ``source``'s bytes: a reflink or copy, never a shared inode.
-
-    A hard link would let an edit of the artifact change the store.
-    """
-    shutil.copyfile(source, target)

@@ -13,11 +13,9 @@ from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
 from edgec.layouts.mlc import tensors
 from edgec.models.kv_cache import KVCacheSpec
-from edgec.quantization.plan import tensor_schemes
-from edgec.quantization.schemes import find_scheme
 from edgec.stages.model_file import ModelFile
 from edgec.stages.names import FACTS, MODULE
-from edgec.stages.quantization_inputs import read_overrides
+from edgec.stages.quantization_inputs import read_scheme, read_schemes
 
 if TYPE_CHECKING:
     from edgec.layouts.specs import TensorSpec
@@ -92,13 +90,8 @@ def run(context: StageContext) -> None:
 
 
 def _stored_tensors(model: ModelFile, inputs: Any) -> list[TensorSpec]:
-    scheme = find_scheme(str(inputs["quantization.scheme"]))
-    schemes = tensor_schemes(
-        model.parameters,
-        scheme,
-        int(inputs["quantization.group_size"]),
-        read_overrides(inputs),
-    )
+    scheme = read_scheme(inputs)
+    schemes = read_schemes(model.parameters, inputs)
     return tensors(model.parameters, schemes, scheme.dtype)
 
 

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
 from edgec.models.find import load_family
-from edgec.quantization.plan import tensor_schemes
-from edgec.quantization.schemes import find_scheme
 from edgec.stages.model_file import ModelFile
 from edgec.stages.names import FACTS, MODULE
-from edgec.stages.quantization_inputs import read_overrides
+from edgec.stages.quantization_inputs import read_scheme, read_schemes
 
 if TYPE_CHECKING:
     from edgec.stages.context import StageContext
@@ -25,15 +23,10 @@ def run(context: StageContext) -> None:
     from edgec.models.causal_lm import apply_schemes, parameters_of  # noqa: PLC0415
 
     model_file = ModelFile.read(context.parents["checkpoint"])
-    scheme = find_scheme(str(context.inputs["quantization.scheme"]))
+    scheme = read_scheme(context.inputs)
     family = load_family(model_file.config)
     model = family.build(family.Config.from_hf(model_file.config), scheme.dtype)
-    schemes = tensor_schemes(
-        parameters_of(model),
-        scheme,
-        int(context.inputs["quantization.group_size"]),
-        read_overrides(context.inputs),
-    )
+    schemes = read_schemes(parameters_of(model), context.inputs)
     apply_schemes(model, schemes)
     context.progress.note("building the Relax module")
     mod, parameters = model.export_tvm(spec=model.export_spec())

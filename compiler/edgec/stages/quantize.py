@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgec.checkpoints import open_checkpoint
-from edgec.quantization.plan import tensor_schemes
 from edgec.quantization.run import quantize_checkpoint
-from edgec.quantization.schemes import find_scheme
 from edgec.stages.model_file import ModelFile
-from edgec.stages.quantization_inputs import read_overrides
+from edgec.stages.quantization_inputs import read_scheme, read_schemes
 
 if TYPE_CHECKING:
     from edgec.stages.context import StageContext
@@ -20,13 +18,8 @@ def run(context: StageContext) -> None:
     """Stream every parameter through the recipe's method."""
     model = ModelFile.read(context.parents["checkpoint"])
     inputs = context.inputs
-    scheme = find_scheme(str(inputs["quantization.scheme"]))
-    schemes = tensor_schemes(
-        model.parameters,
-        scheme,
-        int(inputs["quantization.group_size"]),
-        read_overrides(inputs),
-    )
+    scheme = read_scheme(inputs)
+    schemes = read_schemes(model.parameters, inputs)
     checkpoint = open_checkpoint(
         str(context.local["source"]),
         Path(str(context.local["base"])),

@@ -79,20 +79,16 @@ def paged_decode(a: Attention) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             _named("batch_decode_paged_kv_cpu")
-            batch, pages_in_use, capacity = T.int32(), T.int32(), T.int32()
+            batch = T.int32()
             q = _tensor("q", (batch, a.heads, a.head_dim), a.dtype)
-            pages = _pages(a, capacity)
-            indptr = _indices("page_indptr", batch + 1)
-            values = _indices("page_values", pages_in_use)
-            last_page = _indices("length_info", batch)
+            pages = _PagedArguments(a, batch)
             _indices("k_rope_pos_offset", batch)
             _indices("q_rope_position", batch)
-            out = _tensor("output", (batch, a.heads, a.head_dim), a.dtype)
-            lse = _tensor("lse", (batch, a.heads), "float32")
+            out, lse = _results(a, batch)
             scale = _scalars(causal=False)["sm_scale"]
             with _tasks(a, batch) as (row, kv_head, state):
-                state.limit = _paged_length(indptr, last_page, row)
-                keys = _Paged(a, pages, values, indptr, row, kv_head)
+                state.limit = pages.length(row)
+                keys = _Paged(a, pages, row, kv_head)
                 _attend(a, q, out, lse, row, kv_head, keys, state, scale)
         return builder.get()
 
@@ -102,23 +98,19 @@ def paged_prefill(a: Attention) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             _named("batch_prefill_paged_kv_cpu")
-            batch, total, pages_in_use, capacity = T.int32(), T.int32(), T.int32(), T.int32()
+            batch, total = T.int32(), T.int32()
             q = _tensor("q", (total, a.heads, a.head_dim), a.dtype)
             q_indptr = _indices("q_indptr", batch + 1)
-            pages = _pages(a, capacity)
-            indptr = _indices("page_indptr", batch + 1)
-            values = _indices("page_values", pages_in_use)
-            last_page = _indices("length_info", batch)
+            pages = _PagedArguments(a, batch)
             _indices("k_rope_pos_offset", batch)
             _indices("q_rope_position", total)
-            out = _tensor("output", (total, a.heads, a.head_dim), a.dtype)
-            lse = _tensor("lse", (total, a.heads), "float32")
+            out, lse = _results(a, total)
             scalars = _scalars(causal=True)
             with _tasks(a, total) as (row, kv_head, state):
                 sequence = _sequence_of(row, q_indptr, batch)
-                length = _paged_length(indptr, last_page, sequence)
+                length = pages.length(sequence)
                 state.limit = _visible(scalars["causal"], length, q_indptr, sequence, row)
-                keys = _Paged(a, pages, values, indptr, sequence, kv_head)
+                keys = _Paged(a, pages, sequence, kv_head)
                 _attend(a, q, out, lse, row, kv_head, keys, state, scalars["sm_scale"])
         return builder.get()
 
@@ -136,8 +128,7 @@ def ragged_prefill(a: Attention) -> Any:
             kv_indptr = _indices("kv_indptr", batch + 1)
             _indices("q_rope_position", rows)
             _indices("k_rope_pos_offset", batch)
-            out = _tensor("output", (rows, a.heads, a.head_dim), a.dtype)
-            lse = _tensor("lse", (rows, a.heads), "float32")
+            out, lse = _results(a, rows)
             scalars = _scalars(causal=True)
             with _tasks(a, rows) as (row, kv_head, state):
                 sequence = _sequence_of(row, q_indptr, batch)
@@ -162,8 +153,26 @@ def _indices(name: str, length: Any) -> Any:
     return T.match_buffer(handle, (length,), "int32", elem_offset=T.int32())
 
 
-def _pages(a: Attention, capacity: Any) -> Any:
-    return _tensor("pages", (capacity, 2, a.kv_heads, BLOCK, a.head_dim), a.dtype)
+class _PagedArguments:
+    """The arguments that describe pages and which of them each sequence has."""
+
+    def __init__(self, a: Attention, batch: Any) -> None:
+        shape = (T.int32(), 2, a.kv_heads, BLOCK, a.head_dim)
+        self.pages = _tensor("pages", shape, a.dtype)
+        self.indptr = _indices("page_indptr", batch + 1)
+        self.values = _indices("page_values", T.int32())
+        self.last_page = _indices("length_info", batch)
+
+    def length(self, sequence: Any) -> Any:
+        """Keys of a sequence."""
+        count = self.indptr[sequence + 1] - self.indptr[sequence]
+        return T.if_then_else(count > 0, (count - 1) * BLOCK + self.last_page[sequence], 0)
+
+
+def _results(a: Attention, rows: Any) -> tuple[Any, Any]:
+    """Output and log-sum-exp."""
+    out = _tensor("output", (rows, a.heads, a.head_dim), a.dtype)
+    return out, _tensor("lse", (rows, a.heads), "float32")
 
 
 def _scalars(*, causal: bool) -> dict[str, Any]:
@@ -209,12 +218,12 @@ class _Paged:
     """Keys and values of one sequence and head in pages."""
 
     def __init__(
-        self, a: Attention, pages: Any, values: Any, indptr: Any, sequence: Any, kv_head: Any
+        self, a: Attention, arguments: _PagedArguments, sequence: Any, kv_head: Any
     ) -> None:
         self._a = a
-        self._pages = pages
-        self._values = values
-        self._first = T.Bind(indptr[sequence])
+        self._pages = arguments.pages
+        self._values = arguments.values
+        self._first = T.Bind(arguments.indptr[sequence])
         self._kv_head = kv_head
         self._page: Any = None
 
@@ -248,11 +257,6 @@ class _Ragged:
         """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""
         values = self._arrays[which][self._row + key, self._kv_head, lane]
         return as_float(values, self._a.lanes)
-
-
-def _paged_length(indptr: Any, last_page: Any, sequence: Any) -> Any:
-    pages = indptr[sequence + 1] - indptr[sequence]
-    return T.if_then_else(pages > 0, (pages - 1) * BLOCK + last_page[sequence], 0)
 
 
 def _sequence_of(row: Any, q_indptr: Any, batch: Any) -> Any:

@@ -40,7 +40,8 @@ class Matmul:
         x_dtype: of the activations, ``(m, k)``.
         y_dtype: of the result, ``(m, n)``.
         w_dtype: of plain weights ``(n, k)``; ``"uint32"`` for words ``(n, k / codes_per_word)``.
-        bits: of a code; 0 for plain weights. A code is stored plus ``2**(bits - 1) - 1``.
+        bits: of a stored value ``q``; 0 for plain weights. The weight is ``(q - z) * scale`` with
+            ``z = 2**(bits - 1) - 1``.
         group: codes that share a scale.
         scale_dtype: of the scales ``(n, k / group)``.
         vector_bits: width of the registers to use.
