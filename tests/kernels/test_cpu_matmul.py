@@ -20,20 +20,20 @@ F32, F16 = "float32", "float16"
 # n that isn't a multiple of a tile, k that leaves few lanes, groups wider and narrower than a
 # vector, both widths of registers, mixed types.
 QUANTIZED = [
-    Matmul(64, 128, F32, F32, "uint32", 512, 4, 32, F32),
-    Matmul(37, 96, F32, F32, "uint32", 512, 4, 32, F32),
-    Matmul(50, 256, F16, F16, "uint32", 512, 4, 64, F16),
-    Matmul(33, 256, F16, F32, "uint32", 256, 4, 128, F16),
-    Matmul(21, 72, F16, F32, "uint32", 512, 8, 24, F16),
-    Matmul(48, 512, F32, F32, "uint32", 256, 8, 32, F32),
-    Matmul(5, 8, F32, F32, "uint32", 512, 4, 8, F32),
-    Matmul(18, 4096, F32, F32, "uint32", 512, 4, 32, F32),
+    Matmul(64, 128, F32, F32, "uint32", 4, 32, F32, vector_bits=512),
+    Matmul(37, 96, F32, F32, "uint32", 4, 32, F32, vector_bits=512),
+    Matmul(50, 256, F16, F16, "uint32", 4, 64, F16, vector_bits=512),
+    Matmul(33, 256, F16, F32, "uint32", 4, 128, F16, vector_bits=256),
+    Matmul(21, 72, F16, F32, "uint32", 8, 24, F16, vector_bits=512),
+    Matmul(48, 512, F32, F32, "uint32", 8, 32, F32, vector_bits=256),
+    Matmul(5, 8, F32, F32, "uint32", 4, 8, F32, vector_bits=512),
+    Matmul(18, 4096, F32, F32, "uint32", 4, 32, F32, vector_bits=512),
 ]
 PLAIN = [
-    Matmul(64, 128, F32, F32, F32, 512),
-    Matmul(37, 100, F32, F32, F32, 512),
-    Matmul(50, 256, F16, F16, F16, 256),
-    Matmul(7, 33, F16, F32, F16, 512),
+    Matmul(64, 128, F32, F32, F32, vector_bits=512),
+    Matmul(37, 100, F32, F32, F32, vector_bits=512),
+    Matmul(50, 256, F16, F16, F16, vector_bits=256),
+    Matmul(7, 33, F16, F32, F16, vector_bits=512),
 ]
 
 

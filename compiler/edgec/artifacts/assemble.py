@@ -33,7 +33,7 @@ class Parts:
     """What goes into an artifact.
 
     Attributes:
-        library: the model library.
+        libraries: the model library in all its forms, and what belongs to it.
         weights: folder with ``tensor-cache.json`` and its shards.
         tokenizer: files that lie beside the weights.
         chat_config: content of ``mlc-chat-config.json``.
@@ -41,7 +41,7 @@ class Parts:
         golden: golden inputs and outputs, if the library was run.
     """
 
-    library: Path
+    libraries: tuple[Path, ...]
     weights: Path
     tokenizer: tuple[Path, ...]
     chat_config: dict[str, Any]
@@ -115,8 +115,9 @@ def _fill(folder: Path, parts: Parts) -> None:
     model = folder / MODEL_FOLDER
     library.mkdir()
     model.mkdir()
-    shutil.copyfile(parts.library, library / parts.library.name)
-    (library / parts.library.name).chmod(0o755)
+    for file in parts.libraries:
+        shutil.copyfile(file, library / file.name)
+        (library / file.name).chmod(0o755 if file.suffix == ".so" else 0o644)
     for file in sorted(parts.weights.iterdir()):
         shutil.copyfile(file, model / file.name)
     for file in parts.tokenizer:

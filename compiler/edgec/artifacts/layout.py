@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,3 +23,12 @@ LIBRARY_FACTS = "library.json"
 def artifact_folder(root: Path, recipe: str, target: str) -> Path:
     """The folder of one artifact below the root of all of them."""
     return root / recipe / target
+
+
+def library_name(recipe: str, scheme: str) -> str:
+    """The name under which engines know a model's library, ``model_lib``: ``"tinypy_q4f16_1"``.
+
+    With "_" at its end it is the prefix of the library's symbols, so it is made of what names in
+    C are made of.
+    """
+    return re.sub(r"[^a-z0-9_]", "_", f"{recipe}_{scheme}".lower())

@@ -28,6 +28,7 @@ class Provenance:
         recipe: the recipe's fields after overrides.
         overrides: as given on the command line.
         target: the target's fields.
+        architecture: of the CPU that runs the library's host code: ``"aarch64"``.
         family: of the model.
         parameters: of the model.
         model_inputs: digests of the model's files, or its hub commit.
@@ -41,6 +42,7 @@ class Provenance:
     recipe: Mapping[str, Any]
     overrides: Sequence[str]
     target: Mapping[str, Any]
+    architecture: str
     family: str
     parameters: Sequence[Parameter]
     model_inputs: Mapping[str, Any]
@@ -68,6 +70,8 @@ def build_manifest(
         "name": made.recipe["name"],
         "target": made.target["name"],
         "library": made.library["library"],
+        "model_lib": made.library["model_lib"],
+        "libraries": list(made.library["files"]),
         "build": {"digest": made.digest, "stages": dict(made.stages)},
         "recipe": dict(made.recipe),
         "overrides": list(made.overrides),
@@ -89,7 +93,7 @@ def build_manifest(
             "cc": made.cc,
         },
         "runtime": {
-            "architecture": str(made.target["tvm"].get("mtriple", "")).partition("-")[0],
+            "architecture": made.architecture,
             "cpu_features": sorted(made.target["cpu_features"]),
             "tvm": made.distributions["apache-tvm"]["version"],
             "tvm_ffi": made.distributions["apache-tvm-ffi"]["version"],

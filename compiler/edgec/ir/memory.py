@@ -11,7 +11,16 @@ def workspace_bytes(mod: tvm.IRModule) -> dict[str, int]:
 
     Results that a function returns are allocated per call and not counted.
     """
-    usage: dict[str, int] = {}
+    return {name: sum(sizes) for name, sizes in _storages(mod).items()}
+
+
+def largest_buffers(mod: tvm.IRModule) -> dict[str, int]:
+    """Bytes of the largest buffer among those of :func:`workspace_bytes`, by function name."""
+    return {name: max(sizes, default=0) for name, sizes in _storages(mod).items()}
+
+
+def _storages(mod: tvm.IRModule) -> dict[str, list[int]]:
+    storages: dict[str, list[int]] = {}
     for var, function in mod.functions_items():
         if not isinstance(function, relax.Function):
             continue
@@ -25,8 +34,8 @@ def workspace_bytes(mod: tvm.IRModule) -> dict[str, int]:
             sizes.extend(int(n) for n in expr.args[0].values if isinstance(n, tirx.IntImm))
 
         relax.analysis.post_order_visit(function.body, visit)
-        usage[var.name_hint] = sum(sizes)
-    return usage
+        storages[var.name_hint] = sizes
+    return storages
 
 
 def runtime_functions(mod: tvm.IRModule) -> list[str]:

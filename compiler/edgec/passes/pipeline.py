@@ -24,11 +24,15 @@ from edgec.passes.attach_alloc_embedding import AttachAllocEmbedding
 from edgec.passes.attach_bounds import AttachBounds
 from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.passes.attach_logit_functions import AttachLogitFunctions
-from edgec.passes.lower_linear_cpu import LowerLinearCPU
+from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
 from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
+from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
+from edgec.scheduling.kernels.cpu_matmul import linear_kernels
+from edgec.scheduling.kernels.gpu_linear import linear_kernel
 from edgec.scheduling.rules.cpu import CPUElementwise
+from edgec.scheduling.rules.gpu import matmul_rule
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
@@ -48,7 +52,7 @@ class Lowering:
         prefill_chunk: most tokens of one prefill.
         max_batch_size: most sequences of one batch.
         stored_weights: stored types that differ from the logical ones, by weight position.
-        vector_bits: width of the CPU's registers.
+        vector_bits: width of a CPU's registers; None on GPUs.
     """
 
     cache: KVCacheSpec
@@ -58,55 +62,108 @@ class Lowering:
     prefill_chunk: int
     max_batch_size: int
     stored_weights: Mapping[int, tuple[tuple[int, ...], str]]
-    vector_bits: int
+    vector_bits: int | None
+
+
+def phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
+    """The phases for a target, up to scheduled TIR."""
+    return (cpu_phases if target.kind.name == "llvm" else gpu_phases)(lowering, target)
 
 
 def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
     """The phases for CPU targets, up to scheduled TIR."""
-    transform = relax.transform
+    vector_bits = lowering.vector_bits
+    assert vector_bits is not None, "a CPU's profile names its vector_bits"
     return [
         (
             "0-attach",
             [
                 AttachKVCache(lowering.cache, target),
-                ReplaceAttentionCPU(lowering.cache, lowering.vector_bits),
+                ReplaceAttentionCPU(lowering.cache, vector_bits),
                 AttachLogitFunctions(lowering.vocab_size),
-                AttachAllocEmbedding(lowering.prefill_chunk, lowering.hidden_size, lowering.dtype),
-                AttachBounds(
-                    {
-                        "seq_len": lowering.prefill_chunk,
-                        "batch_size": lowering.max_batch_size,
-                    }
-                ),
-                tvm.tirx.transform.BindTarget(target),
+                *_common(lowering, target),
             ],
         ),
         (
             "1-layout",
             [
                 StoreWeights(lowering.stored_weights),
-                LowerLinearCPU(lowering.vector_bits),
+                LowerLinear(linear_kernels(vector_bits)),
                 LowerQuantizedTake(),
             ],
         ),
+        ("2-fuse", _fusion()),
         (
-            "2-fuse",
+            "3-schedule",
+            [dlight.ApplyDefaultSchedule(CPUElementwise(vector_bits))],
+        ),
+    ]
+
+
+def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
+    """The phases for GPU targets, up to scheduled TIR."""
+    matmul = matmul_rule(target)
+    gpu = dlight.gpu
+    return [
+        (
+            "0-attach",
             [
-                transform.LegalizeOps(),
-                # Before fusion, which would turn views into kernels that copy.
-                transform.RewriteDataflowReshape(),
-                transform.DeadCodeElimination(),
-                transform.AnnotateTIROpPattern(),
-                transform.FoldConstant(),
-                transform.FuseOps(),
-                transform.FuseTIR(),
-                transform.DeadCodeElimination(),
+                AttachKVCache(lowering.cache, target),
+                AttachLogitFunctions(lowering.vocab_size),
+                *_common(lowering, target),
             ],
         ),
         (
-            "3-schedule",
-            [dlight.ApplyDefaultSchedule(CPUElementwise(lowering.vector_bits))],
+            "1-layout",
+            [
+                StoreWeights(lowering.stored_weights),
+                LowerLinear(linear_kernel),
+                LowerQuantizedTake(),
+            ],
         ),
+        ("2-fuse", _fusion()),
+        (
+            "3-schedule",
+            [
+                # 64-bit arithmetic is slow on every GPU of a phone. Before the rules, which don't
+                # mix index types.
+                tvm.tirx.transform.ForceNarrowIndexToInt32(),
+                SpecializeLowBatch(matmul),
+                dlight.ApplyDefaultSchedule(
+                    matmul,
+                    gpu.GEMV(),
+                    gpu.Reduction(),
+                    gpu.GeneralReduction(),
+                    gpu.Fallback(),
+                ),
+            ],
+        ),
+    ]
+
+
+def _common(lowering: Lowering, target: tvm.target.Target) -> list[Any]:
+    """The end of phase 0 on every platform."""
+    bounds = {"seq_len": lowering.prefill_chunk, "batch_size": lowering.max_batch_size}
+    return [
+        AttachAllocEmbedding(lowering.prefill_chunk, lowering.hidden_size, lowering.dtype),
+        AttachBounds(bounds),
+        tvm.tirx.transform.BindTarget(target),
+    ]
+
+
+def _fusion() -> list[Any]:
+    """Phase 2."""
+    transform = relax.transform
+    return [
+        transform.LegalizeOps(),
+        # Before fusion, which would turn views into kernels that copy.
+        transform.RewriteDataflowReshape(),
+        transform.DeadCodeElimination(),
+        transform.AnnotateTIROpPattern(),
+        transform.FoldConstant(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(),
     ]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.conversation import templates_digest
+from edgec.artifacts.layout import library_name
 from edgec.checkpoints import open_checkpoint, open_source, tokenizer_files
 from edgec.emitters.toolchain import c_compiler_version
 from edgec.errors import UsageError
@@ -160,6 +161,11 @@ def plan_build(
                 "target.platform": target.platform,
                 "target.tvm": target.tvm,
                 "target.vector_bits": target.vector_bits,
+                "target.layout": target.layout,
+                "target.library": target.library.model_dump(mode="json"),
+                "target.limits": target.limits,
+                "target.name": target.name,
+                "library.name": library_name(recipe.name, quantization.scheme),
                 "toolchain.cc": c_compiler_version(),
             },
             local={"dump_ir": str(dump_ir) if dump_ir else None},
@@ -197,7 +203,7 @@ def _verify_stage(
         **context,
         "target.standin": target.standin,
         "target.cpu_features": list(target.cpu_features),
-        "target.architecture": str(target.tvm.get("mtriple", "")).partition("-")[0],
+        "target.architecture": target.architecture,
         "standin.missing_features": missing_features(target),
         "quality.reference": reference,
     }

@@ -169,7 +169,7 @@ def _write(
     _check_memory(plan, memory)
     golden = results["verify"].path / GOLDEN if "verify" in results else None
     parts = Parts(
-        library=results["compile"].path / library["library"],
+        libraries=tuple(results["compile"].path / name for name in library["files"]),
         weights=results["pack"].path,
         tokenizer=tuple(model_folder / name for name in model.files),
         chat_config=json.loads((results["chat"].path / CHAT_CONFIG).read_text()),
@@ -182,6 +182,7 @@ def _write(
         recipe=plan.loaded.recipe.model_dump(mode="json", by_alias=True),
         overrides=plan.loaded.overrides,
         target=plan.target.model_dump(mode="json", by_alias=True),
+        architecture=plan.target.architecture,
         family=model.family,
         parameters=model.parameters,
         model_inputs=identities["checkpoint"].inputs,

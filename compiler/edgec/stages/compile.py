@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import importlib
 import json
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.layout import LIBRARY_FACTS
 from edgec.artifacts.library_metadata import library_metadata
+from edgec.emitters.spec import LibrarySpec
 from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
-from edgec.layouts.mlc import tensors
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.stages.model_file import ModelFile
 from edgec.stages.names import FACTS, MODULE
 from edgec.stages.quantization_inputs import read_scheme, read_schemes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgec.emitters.spec import Emitted
     from edgec.layouts.specs import TensorSpec
+    from edgec.scheduling.device_limits import KernelNeeds
     from edgec.stages.context import StageContext
 
 
@@ -27,19 +33,68 @@ def run(context: StageContext) -> None:
     load_tvm()
     import tvm  # noqa: PLC0415 - after load_tvm
 
-    from edgec.ir.memory import runtime_functions, workspace_bytes  # noqa: PLC0415
-    from edgec.passes import pipeline  # noqa: PLC0415
-    from edgec.passes.attach_metadata import AttachMetadata  # noqa: PLC0415
-    from edgec.scheduling.report import kernel_sources, scheduled_kernels  # noqa: PLC0415
-
-    inputs, note = context.inputs, context.progress.note
-    dump = _Dump(context.local.get("dump_ir"))
+    inputs = context.inputs
     imported = context.parents["import"]
     facts = json.loads((imported / FACTS).read_text())
     model = ModelFile.read(context.parents["checkpoint"])
     stored = _stored_tensors(model, inputs)
     cache = KVCacheSpec.from_json(facts["cache"])
     target = tvm.target.Target(dict(inputs["target.tvm"]))
+    dump = _Dump(context.local.get("dump_ir"))
+    mod = tvm.ir.load_json((imported / MODULE).read_text())
+    dump("import", mod)
+    lowered = _lower(context, mod, target, facts, model.family, stored, cache, dump)
+    context.progress.note(f"generating code for {len(lowered.kernels)} kernels")
+    emitted, needs = _emit(context, lowered, target)
+    _check_limits(inputs, needs, lowered, stored, cache)
+    facts_out = {
+        "library": emitted.primary.name,
+        "files": [path.name for path in emitted.files],
+        "model_lib": inputs["library.name"],
+        "metadata": lowered.metadata,
+        "kernels": lowered.kernels,
+        "device_kernels": {item.name: item.to_json() for item in needs},
+        "runtime_functions": lowered.runtime_functions,
+        "kv_cache_bytes": cache.nbytes(int(inputs["context.length"])),
+    }
+    (context.out / LIBRARY_FACTS).write_text(pretty_json(facts_out))
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """A module ready for code generation, and what was learnt on the way.
+
+    Attributes:
+        mod: lowered to the virtual machine's instructions.
+        kernels: where each one's schedule came from, by name.
+        metadata: of the library.
+        largest: bytes of the largest buffer in the workspace of each function.
+        runtime_functions: that the module expects of the runtime.
+    """
+
+    mod: Any
+    kernels: dict[str, str]
+    metadata: dict[str, Any]
+    largest: dict[str, int]
+    runtime_functions: list[str]
+
+
+def _lower(
+    context: StageContext,
+    mod: Any,
+    target: Any,
+    facts: dict[str, Any],
+    family: str,
+    stored: list[TensorSpec],
+    cache: KVCacheSpec,
+    dump: _Dump,
+) -> _Lowered:
+    from edgec.ir.memory import largest_buffers, runtime_functions, workspace_bytes  # noqa: PLC0415
+    from edgec.passes import pipeline  # noqa: PLC0415
+    from edgec.passes.attach_metadata import AttachMetadata  # noqa: PLC0415
+    from edgec.scheduling.report import kernel_sources, scheduled_kernels  # noqa: PLC0415
+
+    inputs, note = context.inputs, context.progress.note
     lowering = pipeline.Lowering(
         cache=cache,
         vocab_size=facts["vocab_size"],
@@ -48,12 +103,10 @@ def run(context: StageContext) -> None:
         prefill_chunk=int(inputs["context.prefill_chunk"]),
         max_batch_size=int(inputs["context.max_batch_size"]),
         stored_weights=_retyped(facts["weights"], stored),
-        vector_bits=int(inputs["target.vector_bits"]),
+        vector_bits=inputs["target.vector_bits"],
     )
-    mod = tvm.ir.load_json((imported / MODULE).read_text())
-    dump("import", mod)
     ready = scheduled_kernels(mod)
-    for name, passes in pipeline.cpu_phases(lowering, target):
+    for name, passes in pipeline.phases(lowering, target):
         note(f"phase {name}")
         ready = scheduled_kernels(mod)
         mod = pipeline.apply(mod, passes, target)
@@ -61,38 +114,66 @@ def run(context: StageContext) -> None:
     kernels = kernel_sources(ready, mod)
     note("phase 4-runtime")
     mod = pipeline.apply(mod, pipeline.plan_passes(), target)
-    workspace = workspace_bytes(mod)
     metadata = library_metadata(
-        model_type=model.family,
+        model_type=family,
         quantization=facts["scheme"],
         context_length=int(inputs["context.length"]),
         prefill_chunk=lowering.prefill_chunk,
         max_batch_size=lowering.max_batch_size,
         cache=cache,
         tensors=stored,
-        workspace=workspace,
+        workspace=workspace_bytes(mod),
     )
+    largest = largest_buffers(mod)
     mod = pipeline.apply(mod, [AttachMetadata(metadata)], target)
     expected = runtime_functions(mod)
     mod = pipeline.apply(mod, pipeline.machine_passes(), target)
     dump("4-runtime", mod)
-    note(f"generating code for {len(kernels)} kernels")
+    return _Lowered(mod, kernels, metadata, largest, expected)
+
+
+def _emit(
+    context: StageContext, lowered: _Lowered, target: Any
+) -> tuple[Emitted, list[KernelNeeds]]:
+    """The library's files, and what its kernels take of a device that isn't a CPU."""
+    from edgec.scheduling.device_limits import device_code  # noqa: PLC0415 - after load_tvm
+
+    inputs = context.inputs
     emitter = importlib.import_module(f"edgec.emitters.{inputs['target.platform']}")
-    library: Path = emitter.emit(mod, target, context.out)
-    facts_out = {
-        "library": library.name,
-        "metadata": metadata,
-        "kernels": kernels,
-        "runtime_functions": expected,
-        "kv_cache_bytes": cache.nbytes(int(inputs["context.length"])),
-    }
-    (context.out / LIBRARY_FACTS).write_text(pretty_json(facts_out))
+    spec = LibrarySpec(model_lib=str(inputs["library.name"]), **_tuples(inputs["target.library"]))
+    kind = str(target.kind.name)
+    with ExitStack() as stack:
+        needs = [] if kind == "llvm" else stack.enter_context(device_code(kind))
+        emitted = emitter.emit(lowered.mod, target, context.out, spec, context.progress)
+    return emitted, needs
+
+
+def _check_limits(
+    inputs: Mapping[str, Any],
+    needs: list[KernelNeeds],
+    lowered: _Lowered,
+    stored: list[TensorSpec],
+    cache: KVCacheSpec,
+) -> None:
+    from edgec.scheduling.device_limits import check_allocations, check_kernels  # noqa: PLC0415
+
+    limits, name = dict(inputs["target.limits"]), str(inputs["target.name"])
+    check_kernels(needs, limits, name)
+    layer = cache.nbytes(int(inputs["context.length"])) // cache.layers
+    check_allocations(stored, lowered.largest, layer, limits, name)
+
+
+def _tuples(fields: Any) -> dict[str, Any]:
+    """A profile's ``library`` section as a stage's inputs hold it: JSON knows lists only."""
+    return {key: tuple(item) if isinstance(item, list) else item for key, item in fields.items()}
 
 
 def _stored_tensors(model: ModelFile, inputs: Any) -> list[TensorSpec]:
     scheme = read_scheme(inputs)
     schemes = read_schemes(model.parameters, inputs)
-    return tensors(model.parameters, schemes, scheme.dtype)
+    layout = importlib.import_module(f"edgec.layouts.{inputs['target.layout']}")
+    specs: list[TensorSpec] = layout.tensors(model.parameters, schemes, scheme.dtype)
+    return specs
 
 
 def _retyped(

@@ -30,12 +30,14 @@ def cpu_features() -> frozenset[str]:
 
 
 def missing_features(target: Target) -> list[str]:
-    """The CPU features that a target needs and this machine lacks, sorted.
+    """The CPU features that a target needs of this machine and that it lacks, sorted.
+
+    Nothing is missing where something else than this machine runs the library.
 
     Raises:
         ToolchainError: the target needs some and this system doesn't tell what it has.
     """
-    if not target.cpu_features:
+    if not target.cpu_features or target.standin != "native":
         return []
     return sorted(set(target.cpu_features) - cpu_features())
 
@@ -50,7 +52,7 @@ def best_for_this_machine(targets: Iterable[Target]) -> str:
     fitting = [
         target
         for target in targets
-        if target.platform == "cpu"
+        if target.tvm.get("kind") == "llvm"
         and _is_for_this_system(target)
         and present >= set(target.cpu_features)
     ]

@@ -144,6 +144,8 @@ def _resolved(chain: list[Document]) -> Target:
         cpu_features=tuple(sorted(features)),
         layout=merged.get("layout", ""),
         standin=merged.get("standin", ""),
+        standin_cpu=merged.get("standin_cpu"),
+        library=merged.get("library", {}),
         limits=merged.get("limits", {}),
     )
 

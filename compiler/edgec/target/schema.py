@@ -69,8 +69,58 @@ _TVM_FIELDS: dict[str, Any] = {
             "description": "LLVM features added (+) to those of mcpu or taken away (-).",
             "examples": [["+avx512vnni"]],
         },
+        "host": {
+            "type": ["object", "null"],
+            "description": "The device's CPU, which launches the kernels of a GPU target.",
+            "examples": [{"kind": "llvm", "mtriple": "aarch64-linux-android24"}],
+        },
     }
 }
+
+
+Form = Literal["shared", "system"]
+CudaArchitecture = Annotated[
+    str, Matches(r"sm_[1-9][0-9]{1,2}[af]?", "an architecture as NVIDIA names it: sm_87")
+]
+
+
+class Library(Section):
+    """In which forms the library is made, and how it is linked."""
+
+    forms: Annotated[tuple[Form, ...], Field(min_length=1), Unique()] = Field(
+        ("shared",),
+        description=(
+            "shared: a library that is loaded by its path. system: objects with a symbol prefix, "
+            "for linking into an app, as a .tar and a static archive."
+        ),
+        examples=[["shared", "system"]],
+    )
+    page_bytes: int = Field(
+        4096,
+        ge=4096,
+        le=1 << 21,
+        description="Alignment of the shared library's segments: the largest page of the devices.",
+        examples=[16384],
+    )
+    cuda_architectures: Annotated[tuple[CudaArchitecture, ...], Unique()] = Field(
+        (),
+        description="GPUs to make machine code for; the kernels are chosen for tvm.arch.",
+        examples=[["sm_80", "sm_89"]],
+    )
+    cuda_toolkit: Annotated[str, Matches(r"[1-9][0-9]", "a major version in quotes")] | None = (
+        Field(
+            None,
+            description="Major version of the CUDA toolkit that the devices' drivers understand.",
+            examples=["12"],
+        )
+    )
+
+    @field_validator("page_bytes")
+    @classmethod
+    def _page_is_a_power_of_two(cls, page_bytes: int) -> int:
+        if page_bytes & (page_bytes - 1):
+            raise refused(f"{page_bytes} is not a power of two", "write 4096, 16384 or 65536")
+        return page_bytes
 
 
 class Profile(Section):
@@ -133,6 +183,17 @@ class Profile(Section):
         ),
         examples=["native"],
     )
+    standin_cpu: Annotated[str, Field(max_length=60)] | None = Field(
+        None,
+        description=(
+            "The processor that an emulated CPU shall be, in the spelling of qemu-aarch64 -cpu "
+            "help: one with the features that the library may use and no others."
+        ),
+        examples=["cortex-a76"],
+    )
+    library: Library | None = Field(
+        None, description="Which files the library is, and how they are linked."
+    )
     limits: Limits = Field(
         default_factory=dict,
         description="Known limits of the device, for kernels and planning.",
@@ -149,20 +210,29 @@ class Profile(Section):
     @field_validator("tvm")
     @classmethod
     def _tvm_is_plain(cls, tvm: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        for key in ("kind", "mtriple", "mcpu"):
-            if key in tvm and not (isinstance(tvm[key], str) and tvm[key]):
-                raise refused("text is needed here", "put it in quotes", at=(key,))
-        attributes = tvm.get("mattr", [])
-        if not isinstance(attributes, list):
-            raise refused("a list is needed here", "write [+avx512vnni]", at=("mattr",))
-        for index, attribute in enumerate(attributes):
-            if not (isinstance(attribute, str) and re.fullmatch(_ATTRIBUTE, attribute)):
-                raise refused(
-                    f"{str(attribute)[:40]!r} neither adds nor takes away an LLVM feature",
-                    "write + or - and the feature's name, for example +avx512vnni",
-                    at=("mattr", index),
-                )
+        _check_tvm(tvm, ())
+        host = tvm.get("host")
+        if host is not None:
+            if not isinstance(host, dict):
+                raise refused("a mapping is needed here", "write kind, mtriple, mcpu", at=("host",))
+            _check_tvm(host, ("host",))
         return tvm
+
+
+def _check_tvm(tvm: dict[str, JsonValue], at: tuple[str, ...]) -> None:
+    for key in ("kind", "mtriple", "mcpu"):
+        if key in tvm and not (isinstance(tvm[key], str) and tvm[key]):
+            raise refused("text is needed here", "put it in quotes", at=(*at, key))
+    attributes = tvm.get("mattr", [])
+    if not isinstance(attributes, list):
+        raise refused("a list is needed here", "write [+avx512vnni]", at=(*at, "mattr"))
+    for index, attribute in enumerate(attributes):
+        if not (isinstance(attribute, str) and re.fullmatch(_ATTRIBUTE, attribute)):
+            raise refused(
+                f"{str(attribute)[:40]!r} neither adds nor takes away an LLVM feature",
+                "write + or - and the feature's name, for example +avx512vnni",
+                at=(*at, "mattr", index),
+            )
 
 
 class Target(Section):
@@ -179,6 +249,8 @@ class Target(Section):
         cpu_features: flags of ``/proc/cpuinfo`` that the library needs, sorted.
         layout: module of ``edgec.layouts``.
         standin: how ``verify`` runs the library.
+        standin_cpu: the processor that an emulated CPU shall be.
+        library: which files the library is.
         limits: known numeric limits of the device.
     """
 
@@ -192,4 +264,19 @@ class Target(Section):
     cpu_features: tuple[str, ...]
     layout: str
     standin: str
+    standin_cpu: str | None
+    library: Library
     limits: dict[str, int]
+
+    @property
+    def triple(self) -> str:
+        """LLVM's triple of the CPU that runs the library's host code."""
+        host = self.tvm.get("host")
+        tvm = host if isinstance(host, dict) else self.tvm
+        return str(tvm.get("mtriple", ""))
+
+    @property
+    def architecture(self) -> str:
+        """The CPU's architecture as in LLVM's triples, with one name for each: ``"aarch64"``."""
+        name = self.triple.partition("-")[0]
+        return {"arm64": "aarch64"}.get(name, name)

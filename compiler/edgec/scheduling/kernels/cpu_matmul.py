@@ -17,13 +17,14 @@ results don't depend on the number of threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels import HAND_WRITTEN
+from edgec.scheduling.kernels.linear import Linear, LinearKernels
 from edgec.scheduling.kernels.vectors import Vectors, broadcast, ramp, vector
 
 _SCRATCH_BYTES = 256 << 10
@@ -31,36 +32,14 @@ _SCRATCH_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
-class Matmul:
+class Matmul(Linear):
     """One kernel's parameters.
 
     Attributes:
-        n: output features.
-        k: input features.
-        x_dtype: of the activations, ``(m, k)``.
-        y_dtype: of the result, ``(m, n)``.
-        w_dtype: of plain weights ``(n, k)``; ``"uint32"`` for words ``(n, k / codes_per_word)``.
-        bits: of a stored value ``q``; 0 for plain weights. The weight is ``(q - z) * scale`` with
-            ``z = 2**(bits - 1) - 1``.
-        group: codes that share a scale.
-        scale_dtype: of the scales ``(n, k / group)``.
         vector_bits: width of the registers to use.
     """
 
-    n: int
-    k: int
-    x_dtype: str
-    y_dtype: str
-    w_dtype: str
-    vector_bits: int
-    bits: int = 0
-    group: int = 0
-    scale_dtype: str = ""
-
-    @property
-    def codes_per_word(self) -> int:
-        """Neighbouring weights that one lane of a loaded vector holds."""
-        return 32 // self.bits if self.bits else 1
+    vector_bits: int = 128
 
     @property
     def lanes(self) -> int:
@@ -74,6 +53,18 @@ class Matmul:
     def blocks(self) -> int:
         """Vectors of weights in a row."""
         return self.k // (self.lanes * self.codes_per_word)
+
+
+def linear_kernels(vector_bits: int) -> LinearKernels:
+    """The CPU's kernels, for :class:`edgec.passes.lower_linear.LowerLinear`."""
+
+    def make(linear: Linear, *, single: bool) -> tuple[str, Any]:
+        parameters = Matmul(**asdict(linear), vector_bits=vector_bits)
+        if single:
+            return f"gemv_{linear.name}", one_row(parameters)
+        return f"gemm_{linear.name}", many_rows(parameters)
+
+    return make
 
 
 def one_row(p: Matmul) -> Any:

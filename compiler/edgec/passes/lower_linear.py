@@ -1,4 +1,4 @@
-"""Give every linear layer its hand-written CPU kernel, quantized or plain.
+"""Give every linear layer the kernel of its platform, quantized or plain.
 
 Two forms are matched: ``edgec.quantized_matmul`` on weights stored as 32-bit words, and
 ``matmul(x, permute_dims(w))`` on plain weights. Both become one kernel that reads the weights in
@@ -16,19 +16,19 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from edgec.ir.params import extern_call, static_shape
 from edgec.models.blocks import QUANTIZED_MATMUL
-from edgec.scheduling.kernels.cpu_matmul import Matmul, many_rows, one_row
+from edgec.scheduling.kernels.linear import Linear, LinearKernels
 
 
-@tvm.transform.module_pass(opt_level=0, name="LowerLinearCPU")
-class LowerLinearCPU:
-    """Args: vector_bits: width of the registers the kernels may use."""
+@tvm.transform.module_pass(opt_level=0, name="LowerLinear")
+class LowerLinear:
+    """Args: kernels: makes them; for example ``cpu_matmul.linear_kernels(256)``."""
 
-    def __init__(self, vector_bits: int) -> None:
-        self.vector_bits = vector_bits
+    def __init__(self, kernels: LinearKernels) -> None:
+        self.kernels = kernels
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
         """Rewrite the Relax functions and add the kernels they call."""
-        lower = _Lower(mod, self.vector_bits)
+        lower = _Lower(mod, self.kernels)
         for var, function in mod.functions_items():
             if isinstance(function, relax.Function):
                 marked = _mark_plain(function)
@@ -58,10 +58,10 @@ def _mark_plain(function: relax.Function) -> relax.Function:
 
 @mutator
 class _Lower(PyExprMutator):  # type: ignore[misc]
-    def __init__(self, mod: tvm.IRModule, vector_bits: int) -> None:
+    def __init__(self, mod: tvm.IRModule, kernels: LinearKernels) -> None:
         super().__init__(mod)
-        self._vector_bits = vector_bits
-        self._kernels: dict[tuple[Matmul, bool], relax.GlobalVar] = {}
+        self._make = kernels
+        self._kernels: dict[tuple[Linear, bool], relax.GlobalVar] = {}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
@@ -84,7 +84,7 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         )
         return relax.op.reshape(result, (*outer, parameters.n))
 
-    def _parameters(self, x: Any, weights: list[Any], out: Any, k: int) -> Matmul:
+    def _parameters(self, x: Any, weights: list[Any], out: Any, k: int) -> Linear:
         n, words = static_shape(weights[0])
         common: dict[str, Any] = {
             "n": n,
@@ -92,25 +92,21 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
             "x_dtype": str(x.ty.dtype),
             "y_dtype": str(out.dtype),
             "w_dtype": str(weights[0].ty.dtype),
-            "vector_bits": self._vector_bits,
         }
         if len(weights) == 1:
-            return Matmul(**common)
+            return Linear(**common)
         groups = static_shape(weights[1])[1]
-        return Matmul(
+        return Linear(
             **common,
             bits=32 * words // k,
             group=k // groups,
             scale_dtype=str(weights[1].ty.dtype),
         )
 
-    def _kernel(self, parameters: Matmul, single: bool) -> relax.GlobalVar:
+    def _kernel(self, parameters: Linear, single: bool) -> relax.GlobalVar:
         key = (parameters, single)
         if key not in self._kernels:
-            function = (one_row if single else many_rows)(parameters)
-            p = parameters
-            kind = f"q{p.bits}" if p.bits else p.w_dtype
-            name = f"{'gemv' if single else 'gemm'}_{kind}_{p.n}x{p.k}"
+            name, function = self._make(parameters, single=single)
             self._kernels[key] = self.builder_.add_func(function, name)
         return self._kernels[key]
 

@@ -1,0 +1,60 @@
+"""Rules for GPU kernels beside those of TVM's dlight."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import dlight
+from tvm.s_tir.dlight.base import ScheduleRule
+
+from edgec.scheduling.rules.matrix_units import MatrixUnitMatmul
+
+
+def matmul_rule(target: Any) -> ScheduleRule:
+    """The rule for products of many rows: on matrix units where the target's kind has them."""
+    name = f"edgec.scheduling.intrinsics.{target.kind.name}"
+    if importlib.util.find_spec(name) is None:
+        return PlainMatmul()
+    platform = importlib.import_module(name)
+    return FirstOf(MatrixUnitMatmul(platform.UNITS, platform.TILE), PlainMatmul())
+
+
+class FirstOf(ScheduleRule):  # type: ignore[misc]
+    """The first of some rules that schedules a function."""
+
+    def __init__(self, *rules: ScheduleRule) -> None:
+        self.rules = rules
+
+    def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> Any:
+        """Schedule one function, or return None if no rule does."""
+        results = (rule.apply(func, target, tunable) for rule in self.rules)
+        return next((result for result in results if result is not None), None)
+
+
+class PlainMatmul(ScheduleRule):  # type: ignore[misc]
+    """Tiles in registers and local memory, without matrix units.
+
+    TVM's rule takes matrix units whenever the target's kind has some, and loads every matrix
+    intrinsic there is for that, which costs 30 seconds. Under an OpenCL target with the same
+    limits it does what is wanted here; the host decides whether tiles suit a phone.
+    """
+
+    def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> Any:
+        """Schedule one function, or return None to leave it to another rule."""
+        return dlight.gpu.Matmul().apply(func, _opencl_like(target), tunable)
+
+
+def _opencl_like(target: Any) -> Any:
+    if target.kind.name == "opencl":
+        return target
+    attributes = {
+        "kind": "opencl",
+        "max_num_threads": 256,
+        "max_shared_memory_per_block": int(target.attrs["max_shared_memory_per_block"]),
+        "thread_warp_size": 1,
+    }
+    return tvm.target.Target(attributes, host=target.host)
