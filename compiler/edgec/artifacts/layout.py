@@ -16,6 +16,8 @@ MODEL_FOLDER = "model"
 CHAT_CONFIG = "mlc-chat-config.json"
 MANIFEST_SCHEMA = "edgec.manifest/v1"
 REPORT_SCHEMA = "edgec.report/v1"
+REFERENCE_KERNELS = "kernels.json"
+"""What each kernel computes, as TVM's JSON graph of functions for a CPU."""
 LIBRARY_FACTS = "library.json"
 """What the compile stage says of its library; its content goes into the manifest."""
 

@@ -16,7 +16,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from edgec.ir.params import extern_call, static_shape
 from edgec.models.blocks import QUANTIZED_MATMUL
-from edgec.scheduling.kernels.linear import Linear, LinearKernels
+from edgec.scheduling.kernels.linear import LINEAR, Linear, LinearKernels
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerLinear")
@@ -107,6 +107,7 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         key = (parameters, single)
         if key not in self._kernels:
             name, function = self._make(parameters, single=single)
+            function = function.with_attr(LINEAR, parameters.to_json())
             self._kernels[key] = self.builder_.add_func(function, name)
         return self._kernels[key]
 

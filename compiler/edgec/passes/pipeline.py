@@ -37,6 +37,9 @@ from edgec.scheduling.rules.gpu import matmul_rule
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
 
+FUSED = "2-fuse"
+"""The phase after which every operator is TIR, without a schedule unless it came with one."""
+
 Dump = Callable[[str, tvm.IRModule], None]
 
 
@@ -92,7 +95,7 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 LowerQuantizedTake(),
             ],
         ),
-        ("2-fuse", _fusion()),
+        (FUSED, _fusion()),
         (
             "3-schedule",
             [dlight.ApplyDefaultSchedule(CPUElementwise(vector_bits))],
@@ -121,7 +124,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 LowerQuantizedTake(),
             ],
         ),
-        ("2-fuse", _fusion()),
+        (FUSED, _fusion()),
         (
             "3-schedule",
             [

@@ -13,7 +13,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir.dlight.gpu import LowBatchGEMV
 
-from edgec.scheduling.kernels.gpu_linear import LINEAR
+from edgec.scheduling.kernels.linear import LINEAR
 
 FORMS = ((2, 2), (8, 4))
 """Up to how many rows, how many of them side by side."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgec.artifacts.layout import LIBRARY_FACTS
+from edgec.artifacts.layout import LIBRARY_FACTS, REFERENCE_KERNELS
 from edgec.artifacts.library_metadata import library_metadata
 from edgec.emitters.spec import LibrarySpec
 from edgec.files import pretty_json
@@ -89,9 +89,12 @@ def _lower(
     cache: KVCacheSpec,
     dump: _Dump,
 ) -> _Lowered:
+    import tvm  # noqa: PLC0415 - after load_tvm
+
     from edgec.ir.memory import largest_buffers, runtime_functions, workspace_bytes  # noqa: PLC0415
     from edgec.passes import pipeline  # noqa: PLC0415
     from edgec.passes.attach_metadata import AttachMetadata  # noqa: PLC0415
+    from edgec.passes.reference_kernels import reference_kernels  # noqa: PLC0415
     from edgec.scheduling.report import kernel_sources, scheduled_kernels  # noqa: PLC0415
 
     inputs, note = context.inputs, context.progress.note
@@ -111,6 +114,9 @@ def _lower(
         ready = scheduled_kernels(mod)
         mod = pipeline.apply(mod, passes, target)
         dump(name, mod)
+        if name == pipeline.FUSED:
+            references = reference_kernels(mod, cache, lowering.vocab_size)
+            (context.out / REFERENCE_KERNELS).write_text(tvm.ir.save_json(references))
     kernels = kernel_sources(ready, mod)
     note("phase 4-runtime")
     mod = pipeline.apply(mod, pipeline.plan_passes(), target)

@@ -19,6 +19,7 @@ class TargetSummary:
         abstract: whether it only serves to be extended.
         extends: the profile it starts from, or None.
         platform: how the library is made and packaged.
+        standin: what runs the library when it is verified.
         cpu_features: flags of ``/proc/cpuinfo`` that the library needs.
         missing: those that this machine lacks; None if that can't be found out.
         is_host: whether ``host`` means this target here.
@@ -29,6 +30,7 @@ class TargetSummary:
     abstract: bool
     extends: str | None
     platform: str
+    standin: str
     cpu_features: tuple[str, ...]
     missing: tuple[str, ...] | None
     is_host: bool
@@ -60,6 +62,7 @@ def _summary(name: str, host: str) -> TargetSummary:
         abstract=target.abstract,
         extends=target.lineage[-2] if len(target.lineage) > 1 else None,
         platform=target.platform,
+        standin=target.standin,
         cpu_features=target.cpu_features,
         missing=missing,
         is_host=name == host,

@@ -16,7 +16,8 @@ from edgec.target import TargetSummary, summaries
 def command(*, as_json: bool) -> None:
     """List the devices to build for.
 
-    Tells also which of them this machine can run. The target 'host' means the best one for this
+    Tells also where a library is run when it is verified: here means on this machine itself,
+    other names are stand-ins for the device. The target 'host' means the best one for this
     machine; it is marked with a star.
     """
     found = summaries()
@@ -24,12 +25,12 @@ def command(*, as_json: bool) -> None:
         print_json("edgec.targets/v1", {"targets": [asdict(item) for item in found]})
         return
     stdout_table(
-        ("NAME", "EXTENDS", "RUNS HERE", "DESCRIPTION"),
+        ("NAME", "EXTENDS", "VERIFIED ON", "DESCRIPTION"),
         [
             (
                 item.name + (" *" if item.is_host else ""),
                 item.extends or "-",
-                _runs_here(item),
+                _verified_on(item),
                 item.description,
             )
             for item in found
@@ -37,9 +38,11 @@ def command(*, as_json: bool) -> None:
     )
 
 
-def _runs_here(item: TargetSummary) -> str:
+def _verified_on(item: TargetSummary) -> str:
     if item.abstract:
         return "(abstract)"
     if item.missing is None:
         return "unknown"
-    return f"no: lacks {', '.join(item.missing)}" if item.missing else "yes"
+    if item.missing:
+        return f"not here: lacks {', '.join(item.missing)}"
+    return "here" if item.standin == "native" else item.standin

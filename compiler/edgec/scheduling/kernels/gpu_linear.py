@@ -13,9 +13,6 @@ from tvm import te, tirx
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.linear import Linear
 
-LINEAR = "edgec.linear"
-"""Attribute of the kernels made here."""
-
 
 def linear_kernel(linear: Linear, *, single: bool) -> tuple[str, Any]:
     """See :class:`edgec.scheduling.kernels.linear.LinearKernels`."""
@@ -45,7 +42,7 @@ def linear_kernel(linear: Linear, *, single: bool) -> tuple[str, Any]:
     if linear.y_dtype != "float32":
         y = te.compute((rows, n), lambda i, j: sums[i, j].astype(linear.y_dtype), name="round")
     function = te.create_prim_func([x, *stored, y]).without_attr("global_symbol")
-    return f"{'gemv' if single else 'gemm'}_{linear.name}", function.with_attr(LINEAR, True)
+    return f"{'gemv' if single else 'gemm'}_{linear.name}", function
 
 
 def _dequantize(linear: Linear, words: te.Tensor, scales: te.Tensor) -> te.Tensor:

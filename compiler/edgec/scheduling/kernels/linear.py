@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
+
+LINEAR = "edgec.linear"
+"""Attribute of a linear layer's kernel: what it computes, as :meth:`Linear.to_json` says it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,15 @@ class Linear:
     def name(self) -> str:
         """Part of a kernel's name: ``"q4_2048x512"``."""
         return f"{f'q{self.bits}' if self.bits else self.w_dtype}_{self.n}x{self.k}"
+
+    def to_json(self) -> str:
+        """Text, the inverse of :meth:`from_json`."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Linear:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(text))
 
 
 class LinearKernels(Protocol):

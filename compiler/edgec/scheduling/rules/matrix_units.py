@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tvm import s_tir, tirx
 from tvm.s_tir.dlight.base import ScheduleRule
 
-from edgec.scheduling.kernels.gpu_linear import LINEAR
+from edgec.scheduling.kernels.linear import LINEAR
 
 if TYPE_CHECKING:
     from edgec.scheduling.intrinsics.fragments import MatrixUnits, Tile

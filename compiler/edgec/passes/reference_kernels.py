@@ -1,0 +1,91 @@
+"""The meaning of each kernel of a module, as functions that the CPU's code generator takes.
+
+A GPU kernel is checked alone by calling it and the function of the same name made here on the same
+arguments. Where a rule will schedule a kernel, that is the kernel as it is before: loops without
+threads. A kernel that comes scheduled from TVM's KV cache has a twin among TVM's kernels for CPUs, with
+the same arguments in the same order and written independently; so do the logit functions. A linear
+layer is its definition in loops, whatever kernel a platform has for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tvm
+from tvm import tirx
+
+from edgec.passes.attach_kv_cache import AttachKVCache
+from edgec.scheduling.kernels import cpu_logits
+from edgec.scheduling.kernels.gpu_linear import linear_kernel
+from edgec.scheduling.kernels.linear import LINEAR, Linear
+
+if TYPE_CHECKING:
+    from edgec.models.kv_cache import KVCacheSpec
+
+_CPU = {"kind": "llvm"}
+_TWINS = {
+    "batch_decode_paged_kv": "batch_decode_paged_kv_cpu",
+    "batch_decode_paged_kv_sliding_window": "batch_decode_paged_kv_cpu_sliding_window",
+    "batch_prefill_paged_kv": "batch_prefill_paged_kv_cpu",
+    "batch_prefill_paged_kv_sliding_window": "batch_prefill_paged_kv_cpu_sliding_window",
+    "batch_prefill_ragged_kv": "batch_prefill_ragged_kv",
+    "batch_tree_attn": "batch_tree_attn",
+    "compact_kv_copy": "compact_kv_copy_cpu",
+    "copy_single_page": "copy_single_page_cpu",
+    "tir_attention_merge_state": "merge_state_inplace_cpu",
+    "tree_attn_paged_kv": "tree_attn_paged_kv_cpu",
+}
+"""Kernel of TVM's KV cache on GPUs to the one on CPUs."""
+
+
+def reference_kernels(mod: tvm.IRModule, cache: KVCacheSpec, vocab_size: int) -> tvm.IRModule:
+    """A module of functions for the CPU, named as the kernels of ``mod`` that they stand for.
+
+    Args:
+        mod: fused, before rules have scheduled it.
+        cache: the model's KV cache.
+        vocab_size: entries of the logits.
+
+    Returns:
+        A reference for each kernel that has one. Kernels written by hand for GPUs have none here.
+    """
+    twins = _kv_cache_twins(cache) | _logit_twins(vocab_size)
+    references: dict[str, tirx.PrimFunc] = {}
+    for var, function in mod.functions_items():
+        name = var.name_hint
+        if not isinstance(function, tirx.PrimFunc):
+            continue
+        if name in twins:
+            references[name] = twins[name]
+            continue
+        layer = function.attrs.get(LINEAR)
+        if layer is not None:
+            single = isinstance(function.params[0].shape[0], tirx.IntImm)
+            references[name] = linear_kernel(Linear.from_json(str(layer)), single=single)[1]
+        elif not function.attrs.get("tirx.is_scheduled"):
+            references[name] = function.without_attr("target")
+    return tvm.IRModule(
+        {
+            name: function.with_attr("global_symbol", name)
+            for name, function in sorted(references.items())
+        }
+    )
+
+
+def _kv_cache_twins(cache: KVCacheSpec) -> dict[str, Any]:
+    mod = AttachKVCache(cache, tvm.target.Target(_CPU))(tvm.IRModule())
+    by_name = {var.name_hint: function for var, function in mod.functions_items()}
+    twins = {gpu: by_name[cpu] for gpu, cpu in _TWINS.items()}
+    return twins | {cpu: by_name[cpu] for cpu in _TWINS.values()}
+
+
+def _logit_twins(vocab_size: int) -> dict[str, Any]:
+    functions = [
+        make(vocab_size)
+        for make in (
+            cpu_logits.apply_logit_bias,
+            cpu_logits.apply_penalty,
+            cpu_logits.apply_bitmask,
+        )
+    ]
+    return {str(function.attrs["global_symbol"]): function for function in functions}
