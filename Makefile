@@ -26,6 +26,7 @@ demo: $(VENV)/.user
 	@$(BIN)/edgec run tinypy "$$PROMPT" --echo --max-tokens 110 --seed 1 --repetition-penalty 1.1
 
 test: $(VENV)/.dev
+	@sh ci/stand_ins.sh
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev

@@ -27,6 +27,7 @@ LAYERS = {
     "ir": 2,
     "layouts": 2,
     "models": 2,
+    "packaging": 3,
     "passes": 2,
     "quantization": 2,
     "runtime": 2,

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tvm
 from tvm import relax, tirx
 
-from edgec.scheduling.kernels import cpu_logits
+if TYPE_CHECKING:
+    from edgec.scheduling.kernels.logits import LogitKernels
 
 
 @tvm.transform.module_pass(opt_level=0, name="AttachLogitFunctions")
 class AttachLogitFunctions:
-    """``softmax_with_temperature`` and ``apply_{logit_bias,penalty,bitmask}_inplace``."""
+    """``softmax_with_temperature`` and ``apply_{logit_bias,penalty,bitmask}_inplace``.
 
-    def __init__(self, vocab_size: int) -> None:
+    Args: vocab_size: entries of the logits; kernels: the platform's, for that vocabulary.
+    """
+
+    def __init__(self, vocab_size: int, kernels: LogitKernels) -> None:
         self.vocab_size = vocab_size
+        self.kernels = kernels
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
         """Add the four functions; the in-place ones are PrimFuncs that engines call directly."""
-        vocab = self.vocab_size
         builder = relax.BlockBuilder(mod)
         batch = tirx.Var("batch_size", "int64")
-        logits = relax.Var("logits", relax.TensorType((batch, 1, vocab), "float32"))
+        logits = relax.Var("logits", relax.TensorType((batch, 1, self.vocab_size), "float32"))
         temperature = relax.Var("temperature", relax.TensorType((batch,), "float32"))
-        kernel = builder.add_func(cpu_logits.softmax_with_temperature(vocab), "softmax")
         with builder.function("softmax_with_temperature", [logits, temperature]):
             with builder.dataflow():
-                probs = relax.call_tir(
-                    kernel,
-                    [logits, temperature],
-                    out_ty=relax.TensorType((batch, 1, vocab), "float32"),
-                )
-                output = builder.emit_output(probs)
+                results: list[relax.Var] = []
+                for name, function in self.kernels.softmax:
+                    result = function.params[-1]
+                    call = relax.call_tir(
+                        builder.add_func(function, name),
+                        [logits, temperature, *results],
+                        out_ty=relax.TensorType((batch, *result.shape[1:]), result.dtype),
+                    )
+                    results.append(builder.emit(call))
+                output = builder.emit_output(results[-1])
             builder.emit_func_output(output)
         mod = builder.finalize()
-        for make in (
-            cpu_logits.apply_logit_bias,
-            cpu_logits.apply_penalty,
-            cpu_logits.apply_bitmask,
-        ):
-            function = make(vocab)
+        for function in self.kernels.in_place:
             mod[function.attrs["global_symbol"]] = function
         return mod

@@ -24,18 +24,26 @@ from edgec.passes.attach_alloc_embedding import AttachAllocEmbedding
 from edgec.passes.attach_bounds import AttachBounds
 from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.passes.attach_logit_functions import AttachLogitFunctions
+from edgec.passes.attach_samplers import AttachSamplers
+from edgec.passes.fuse_add_norm import FuseAddNorm
 from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
+from edgec.passes.order_shape_stores import OrderShapeStores
 from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
+from edgec.scheduling.kernels import cpu_logits, gpu_logits
 from edgec.scheduling.kernels.cpu_matmul import linear_kernels
 from edgec.scheduling.kernels.gpu_linear import linear_kernel
+from edgec.scheduling.kernels.gpu_work_group import Limits
 from edgec.scheduling.rules.cpu import CPUElementwise
 from edgec.scheduling.rules.gpu import matmul_rule
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
+
+SAMPLING_DEVICES = ("cuda", "metal", "vulkan")
+"""Kinds of devices on which the engines sample; elsewhere they do so on the CPU."""
 
 FUSED = "2-fuse"
 """The phase after which every operator is TIR, without a schedule unless it came with one."""
@@ -83,7 +91,9 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             [
                 AttachKVCache(lowering.cache, target),
                 ReplaceAttentionCPU(lowering.cache, vector_bits),
-                AttachLogitFunctions(lowering.vocab_size),
+                AttachLogitFunctions(
+                    lowering.vocab_size, cpu_logits.logit_kernels(lowering.vocab_size)
+                ),
                 *_common(lowering, target),
             ],
         ),
@@ -106,13 +116,19 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
 def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
     """The phases for GPU targets, up to scheduled TIR."""
     matmul = matmul_rule(target)
+    limits = Limits.of(target)
+    samples = target.kind.name in SAMPLING_DEVICES
+    samplers = [AttachSamplers(lowering.vocab_size, limits)] if samples else []
     gpu = dlight.gpu
     return [
         (
             "0-attach",
             [
                 AttachKVCache(lowering.cache, target),
-                AttachLogitFunctions(lowering.vocab_size),
+                AttachLogitFunctions(
+                    lowering.vocab_size, gpu_logits.logit_kernels(lowering.vocab_size, limits)
+                ),
+                *samplers,
                 *_common(lowering, target),
             ],
         ),
@@ -120,6 +136,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "1-layout",
             [
                 StoreWeights(lowering.stored_weights),
+                FuseAddNorm(limits),
                 LowerLinear(linear_kernel),
                 LowerQuantizedTake(),
             ],
@@ -191,6 +208,7 @@ def machine_passes() -> list[Any]:
         transform.ComputePrimValue(),
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
+        OrderShapeStores(),
         AssumeNoAlias(),
     ]
 

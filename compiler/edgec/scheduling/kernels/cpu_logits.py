@@ -13,9 +13,18 @@ from typing import Any
 from tvm.script import tirx as T
 
 from edgec.scheduling.kernels import HAND_WRITTEN
+from edgec.scheduling.kernels.logits import LogitKernels
 
 MASKED = -3.4028234663852886e38
 """The lowest float32: a token the grammar forbids."""
+
+
+def logit_kernels(vocab: int) -> LogitKernels:
+    """The CPU's kernels, for :class:`edgec.passes.attach_logit_functions.AttachLogitFunctions`."""
+    return LogitKernels(
+        in_place=(apply_logit_bias(vocab), apply_penalty(vocab), apply_bitmask(vocab)),
+        softmax=(("softmax", softmax_with_temperature(vocab)),),
+    )
 
 
 def apply_logit_bias(vocab: int) -> Any:
