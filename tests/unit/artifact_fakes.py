@@ -88,7 +88,7 @@ def make_artifact(
         "overrides": [],
         "model": {"family": "llama", "parameters": 1000, "inputs": {}},
         "quantization": {"scheme": "q4f32_1", "method": "rtn", "bits_per_weight": 5.0},
-        "toolchain": {"edgec": "0", "cc": "cc 1"},
+        "toolchain": {"edgec": "0", "tools": {"linker": "cc 1"}},
         "runtime": {"architecture": "x86_64", "cpu_features": ["avx2"], "tvm": "0.27.0.post1"},
         "memory": {
             "context_length": CONTEXT,

@@ -33,7 +33,7 @@ class Provenance:
         parameters: of the model.
         model_inputs: digests of the model's files, or its hub commit.
         distributions: version and digest of each installed wheel that took part.
-        cc: first line of the C compiler's version.
+        tools: versions of the linker and other programs that took part, by what they do.
         library: facts that the compile stage wrote.
     """
 
@@ -47,7 +47,7 @@ class Provenance:
     parameters: Sequence[Parameter]
     model_inputs: Mapping[str, Any]
     distributions: Mapping[str, Mapping[str, str]]
-    cc: str
+    tools: Mapping[str, str]
     library: Mapping[str, Any]
 
 
@@ -69,6 +69,7 @@ def build_manifest(
         "schema": MANIFEST_SCHEMA,
         "name": made.recipe["name"],
         "target": made.target["name"],
+        "platform": made.target["platform"],
         "library": made.library["library"],
         "model_lib": made.library["model_lib"],
         "libraries": list(made.library["files"]),
@@ -90,7 +91,7 @@ def build_manifest(
             "distributions": {
                 name: dict(made.distributions[name]) for name in sorted(made.distributions)
             },
-            "cc": made.cc,
+            "tools": dict(made.tools),
         },
         "runtime": {
             "architecture": made.architecture,
@@ -102,6 +103,8 @@ def build_manifest(
             "functions_digest": digest_json(functions),
         },
         "standin": made.target["standin"],
+        "standin_cpu": made.target["standin_cpu"],
+        "limits": made.target["limits"],
         "memory": memory.to_json(),
         "kernels": {
             "sources": dict(sorted(Counter(kernels.values()).items())),

@@ -39,13 +39,20 @@ def diagnose(targets: Sequence[str] = ()) -> Iterator[Check]:
 
 def _checks_with_libraries(targets: Sequence[str]) -> Iterator[Check]:
     # Imported here because they import the libraries that may be missing.
-    from edgec.diagnosis import hub, machine, storage, toolchain  # noqa: PLC0415 - see above
+    from edgec.diagnosis import (  # noqa: PLC0415 - see above
+        device_tools,
+        hub,
+        machine,
+        storage,
+        toolchain,
+    )
 
     yield toolchain.check_tvm_loads()
     yield toolchain.check_c_compiler()
     if targets:
         for name in targets:
             yield machine.check_target(name)
+        yield from device_tools.check_tools(targets)
     else:
         yield machine.check_host()
     yield machine.check_memory()

@@ -27,7 +27,7 @@ _EMULATIONS = {"aarch64": "aarch64linux", "x86_64": "elf_x86_64"}
 _SYMBOLS = "symbols.map"
 _TIME_LIMIT = 600  # seconds
 _SECTION_TABLE, _SECTION_COUNTS = 0x28, 0x3A
-_KIND_AND_FLAGS = struct.Struct("<4xIQ")
+_KIND_AND_FLAGS, _NAME_BYTES = struct.Struct("<IQ"), 4
 _INIT_ARRAY, _EXCLUDE = 14, 0x80000000
 
 
@@ -89,7 +89,8 @@ def without_initializers(data: bytes) -> bytes:
     changed = bytearray(data)
     (table,) = struct.unpack_from("<Q", data, _SECTION_TABLE)
     size, count = struct.unpack_from("<2H", data, _SECTION_COUNTS)
-    for at in range(table, table + size * count, size):
+    for row in range(table, table + size * count, size):
+        at = row + _NAME_BYTES
         kind, flags = _KIND_AND_FLAGS.unpack_from(data, at)
         if kind == _INIT_ARRAY:
             _KIND_AND_FLAGS.pack_into(changed, at, kind, flags | _EXCLUDE)

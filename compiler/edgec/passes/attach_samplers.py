@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tvm
 from tvm import relax, tirx
 
 from edgec.scheduling.kernels import gpu_sampling, gpu_sort
-from edgec.scheduling.kernels.gpu_work_group import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgec.scheduling.kernels.gpu_work_group import Limits
 
 
 @tvm.transform.module_pass(opt_level=0, name="AttachSamplers")

@@ -8,7 +8,7 @@ something between them reads the sum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tvm
 import tvm_ffi
@@ -16,7 +16,9 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from edgec.scheduling.kernels.gpu_norm import Norm, rms_norm
-from edgec.scheduling.kernels.gpu_work_group import Limits
+
+if TYPE_CHECKING:
+    from edgec.scheduling.kernels.gpu_work_group import Limits
 
 
 @tvm.transform.module_pass(opt_level=0, name="FuseAddNorm")

@@ -30,6 +30,7 @@ from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
 from edgec.passes.order_shape_stores import OrderShapeStores
 from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
+from edgec.passes.replace_cache_kernels_gpu import ReplaceCacheKernelsGPU
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
 from edgec.scheduling.kernels import cpu_logits, gpu_logits
@@ -125,6 +126,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "0-attach",
             [
                 AttachKVCache(lowering.cache, target),
+                ReplaceCacheKernelsGPU(lowering.cache, limits),
                 AttachLogitFunctions(
                     lowering.vocab_size, gpu_logits.logit_kernels(lowering.vocab_size, limits)
                 ),

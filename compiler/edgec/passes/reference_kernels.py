@@ -33,6 +33,7 @@ _TWINS = {
     "compact_kv_copy": "compact_kv_copy_cpu",
     "copy_single_page": "copy_single_page_cpu",
     "tir_attention_merge_state": "merge_state_inplace_cpu",
+    "tir_kv_cache_transpose_append": "tir_kv_cache_transpose_append",
     "tree_attn_paged_kv": "tree_attn_paged_kv_cpu",
 }
 """Kernel of TVM's KV cache on GPUs to the one on CPUs."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgec.artifacts.conversation import templates_digest
 from edgec.artifacts.layout import library_name
 from edgec.checkpoints import open_checkpoint, open_source, tokenizer_files
-from edgec.emitters.toolchain import c_compiler_version
+from edgec.emitters.toolchain import tool_versions
 from edgec.errors import UsageError
 from edgec.models.find import family_name
 from edgec.pipeline.blame import blaming
@@ -166,7 +166,13 @@ def plan_build(
                 "target.limits": target.limits,
                 "target.name": target.name,
                 "library.name": library_name(recipe.name, quantization.scheme),
-                "toolchain.cc": c_compiler_version(),
+                "toolchain": tool_versions(
+                    target.platform,
+                    target.triple,
+                    target.library.forms,
+                    target.library.cuda_architectures,
+                    target.library.cuda_toolkit,
+                ),
             },
             local={"dump_ir": str(dump_ir) if dump_ir else None},
             parents=("checkpoint", "import"),
@@ -202,6 +208,8 @@ def _verify_stage(
     inputs: dict[str, Any] = {
         **context,
         "target.standin": target.standin,
+        "target.standin_cpu": target.standin_cpu,
+        "target.limits": target.limits,
         "target.cpu_features": list(target.cpu_features),
         "target.architecture": target.architecture,
         "standin.missing_features": missing_features(target),

@@ -191,7 +191,7 @@ def _write(
             for identity in identities.values()
             for name, item in identity.distributions.items()
         },
-        cc=identities["compile"].inputs["toolchain.cc"],
+        tools=identities["compile"].inputs["toolchain"],
         library=library,
     )
 

@@ -9,7 +9,7 @@ from edgec.errors import UsageError, VerificationError
 from edgec.quantization.schemes import find_scheme
 from edgec.runtime.compatibility import check_runtime
 from edgec.runtime.engine import Capacity
-from edgec.standins import find_standin
+from edgec.standins import Requirements, find_standin
 from edgec.verification.golden import check_golden
 from edgec.verification.golden_file import read_golden
 from edgec.verification.original import find_original, references
@@ -127,8 +127,12 @@ def _engine(artifact: Artifact, *, tokens: int, sequences: int) -> Engine:
     return find_standin(artifact.manifest["standin"]).open_engine(
         artifact.library,
         artifact.model,
-        runtime["cpu_features"],
-        runtime["architecture"],
+        Requirements(
+            architecture=runtime["architecture"],
+            cpu_features=tuple(runtime["cpu_features"]),
+            cpu=artifact.manifest.get("standin_cpu"),
+            limits=artifact.manifest.get("limits", {}),
+        ),
         capacity=Capacity(
             sequences=count,
             tokens=min(length, count * tokens),

@@ -132,8 +132,7 @@ def _toolchain_lines(manifest: Mapping[str, Any]) -> list[Line]:
     kernels = ", ".join(f"{count} {source}" for source, count in sorted(sources.items()))
     toolchain = manifest["toolchain"]
     tools = [f"edgec {toolchain['edgec']}", f"TVM {manifest['runtime']['tvm']}"]
-    if toolchain.get("cc"):
-        tools.append(str(toolchain["cc"]))
+    tools += [str(version) for version in toolchain.get("tools", {}).values()]
     return [
         ("kernels", f"{sum(sources.values())}: {kernels}"),
         ("toolchain", ", ".join(tools)),

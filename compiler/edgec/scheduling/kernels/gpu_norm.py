@@ -8,9 +8,8 @@ and the scaling are float32.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
@@ -26,6 +25,9 @@ from edgec.scheduling.kernels.gpu_work_group import (
     registers,
     when,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _LANES = 256
 _MOST_REGISTERS = 32
@@ -75,42 +77,22 @@ def rms_norm(norm: Norm, limits: Limits) -> Any:
             total = rows("total") if norm.keeps_sum else None
             y = rows("y")
             with launch(walk.lanes, *reversed(outer)) as (lane, *groups):
-                row = tuple(reversed(groups))
                 exchange = Exchange(lane, walk.lanes)
-                values = registers(walk.kept, norm.dtype)
-                other = registers(walk.vector, norm.dtype)
+                entries = _Entries(norm, walk, terms, tuple(reversed(groups)))
                 squares = registers(1)
-
-                def load(first: int, place: Any) -> None:
-                    """The row's entries at ``place``, in the registers from ``first`` on."""
-                    values.set_vector(
-                        first, terms[0].vector((*row, place), walk.vector), walk.vector
-                    )
-                    for term in terms[1:]:
-                        other.set_vector(0, term.vector((*row, place), walk.vector), walk.vector)
-                        for i in range(walk.vector):
-                            values[first + i] = values[first + i] + other[i]
-
                 squares[0] = T.float32(0)
                 for first, place in walk.steps(lane):
-                    load(first, place)
+                    entries.load(first, place)
                     if total is not None:
-                        stored = values.vector(first, walk.vector)
-                        total.set_vector((*row, place), stored, walk.vector)
-                    for i in range(first, first + walk.vector):
-                        value = T.Cast("float32", values[i])
-                        squares[0] = squares[0] + value * value
+                        entries.store(total, first, place)
+                    squares[0] = squares[0] + entries.squares(first)
                 mean = exchange.reduce(squares[0], operator.add) / T.float32(norm.size)
                 scale = keep(T.rsqrt(mean + T.float32(norm.epsilon)), "float32")
                 for first, place in walk.steps(lane):
                     if not walk.keeps_all:
-                        load(first, place)
-                    other.set_vector(0, weight.vector(place, walk.vector), walk.vector)
-                    for i in range(walk.vector):
-                        value = T.Cast("float32", values[first + i]) * scale
-                        value = value * T.Cast("float32", other[i])
-                        values[first + i] = T.Cast(norm.dtype, value)
-                    y.set_vector((*row, place), values.vector(first, walk.vector), walk.vector)
+                        entries.load(first, place)
+                    entries.scale(first, scale, weight.vector(place, walk.vector))
+                    entries.store(y, first, place)
         return builder.get()
 
 
@@ -164,3 +146,45 @@ class _Walk:
                 place = step * stride + lane * self.vector
                 with when(place < self.size):
                     yield 0, place
+
+
+class _Entries:
+    """A lane's entries of a row, in registers."""
+
+    def __init__(
+        self, norm: Norm, walk: _Walk, terms: Sequence[Memory], row: tuple[Any, ...]
+    ) -> None:
+        self._dtype = norm.dtype
+        self._lanes = walk.vector
+        self._terms = terms
+        self._row = row
+        self._values = registers(walk.kept, norm.dtype)
+        self._other = registers(walk.vector, norm.dtype)
+
+    def load(self, first: int, place: Any) -> None:
+        """Add up the terms at ``place``, in the registers from ``first`` on."""
+        values, other = self._values, self._other
+        start, *more = (term.vector((*self._row, place), self._lanes) for term in self._terms)
+        values.set_vector(first, start, self._lanes)
+        for term in more:
+            other.set_vector(0, term, self._lanes)
+            for i in range(self._lanes):
+                values[first + i] = values[first + i] + other[i]
+
+    def squares(self, first: int) -> Any:
+        """The sum of the squares of a step's entries."""
+        wide = [T.Cast("float32", self._values[first + i]) for i in range(self._lanes)]
+        return sum((x * x for x in wide[1:]), start=wide[0] * wide[0])
+
+    def scale(self, first: int, scale: Any, weight: Any) -> None:
+        """Multiply a step's entries by a number and a vector."""
+        self._other.set_vector(0, weight, self._lanes)
+        for i in range(self._lanes):
+            value = T.Cast("float32", self._values[first + i]) * scale
+            value = value * T.Cast("float32", self._other[i])
+            self._values[first + i] = T.Cast(self._dtype, value)
+
+    def store(self, target: Memory, first: int, place: Any) -> None:
+        """Write a step's entries."""
+        values = self._values.vector(first, self._lanes)
+        target.set_vector((*self._row, place), values, self._lanes)

@@ -10,9 +10,8 @@ An entry with probability 0 is never sampled, whatever the rounding of the sums.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
@@ -21,14 +20,17 @@ from edgec.scheduling.kernels.gpu_work_group import (
     Exchange,
     Limits,
     Memory,
+    barrier,
     keep,
     kernel_attributes,
     launch,
     registers,
     shared,
-    barrier,
     when,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LANES = 256
 _PER_LANE = 16
@@ -90,7 +92,7 @@ def sample(chunks: Chunks) -> Any:
     """``(probs (n, v), sums (n, chunks), uniform (k), sample_indices int32 (k), out int32 (k))``.
 
     ``out[i]`` is the first entry of row ``sample_indices[i]`` at which the cumulative sum exceeds
-    ``uniform[i]``, in 0 up to but not including 1, times the row's sum.
+    ``uniform[i]``, from 0 to 1, times the row's sum; the last that isn't 0 if none does.
     """
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
@@ -136,7 +138,7 @@ def sample_top_p(chunks: Chunks) -> Any:
                 last, mass = search.first(top_p[row], operator.ge)
                 found, _ = search.first(uniform[i] * mass, operator.gt)
                 with when(lane == 0):
-                    # The product may round up to the mass itself.
+                    # Engines draw numbers that may round to 1: no sum exceeds the mass itself.
                     out[i] = indices[row, T.min(found, last)]
         return builder.get()
 
@@ -234,9 +236,8 @@ class _Search:
         count = keep(count)
         value, running = registers(1), registers(1)
         running[0] = T.float32(0)
-        with T.serial(0, per_lane) as i:
-            with when(lane * per_lane + i < count):
-                running[0] = running[0] + load(lane * per_lane + i)
+        with T.serial(0, per_lane) as i, when(lane * per_lane + i < count):
+            running[0] = running[0] + load(lane * per_lane + i)
         start = keep(base + self._sums.preceding_sum(running[0]), "float32")
 
         # What a lane reports: the place, or if no sum passes, the last place that isn't 0, behind

@@ -8,8 +8,7 @@ them, and writes the probabilities. Logits are read twice and probabilities writ
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
@@ -23,6 +22,9 @@ from edgec.scheduling.kernels.gpu_work_group import (
     registers,
     when,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _LANES = 256
 _PER_LANE = 16

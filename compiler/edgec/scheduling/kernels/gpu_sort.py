@@ -92,7 +92,10 @@ def sort_tiles(sort: Sort) -> Any:
                     tile.values[place] = T.float32(_BELOW_ALL)
                     tile.indices[place] = first + place
                     with when(first + place < sort.vocab):
-                        tile.values[place] = probs[row, first + place]
+                        value = keep(probs[row, first + place], "float32")
+                        # What isn't a number has no order, but mustn't leave the row.
+                        with when(value >= T.float32(_BELOW_ALL)):
+                            tile.values[place] = value
                 barrier()
                 tile.sort_own()
                 with T.serial(0, sort.lanes.bit_length() - 1) as step:

@@ -8,14 +8,16 @@ times: loops around barriers have constant bounds, as WGSL demands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels import HAND_WRITTEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)

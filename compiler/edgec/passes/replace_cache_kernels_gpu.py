@@ -1,0 +1,37 @@
+"""Put kernels of our own in the place of two of those that TVM's KV cache brings for GPUs.
+
+Both of TVM's do on some devices what they shouldn't: see the modules of ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tvm
+
+from edgec.scheduling.kernels.gpu_append import append_to_pages
+from edgec.scheduling.kernels.gpu_merge import merge_states
+
+if TYPE_CHECKING:
+    from edgec.models.kv_cache import KVCacheSpec
+    from edgec.scheduling.kernels.gpu_work_group import Limits
+
+
+@tvm.transform.module_pass(opt_level=0, name="ReplaceCacheKernelsGPU")
+class ReplaceCacheKernelsGPU:
+    """Args: spec: of the cache; limits: of the device."""
+
+    def __init__(self, spec: KVCacheSpec, limits: Limits) -> None:
+        self.kernels = {
+            "tir_kv_cache_transpose_append": append_to_pages(
+                spec.kv_heads, spec.head_dim, spec.dtype
+            ),
+            "tir_attention_merge_state": merge_states(spec.head_dim, spec.dtype, limits),
+        }
+
+    def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
+        """Replace the kernels that the cache's constructor brought."""
+        by_name = {var.name_hint: var for var in mod.get_global_vars()}
+        for name, kernel in self.kernels.items():
+            mod.update_func(by_name[name], kernel)
+        return mod
