@@ -10,6 +10,7 @@ from edgec.layouts.unpack import unpacked_rows
 from edgec.progress import Silent
 from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.runtime.engine import Capacity, Engine
+from edgec.runtime.load import open_natively
 from edgec.runtime.weights import MappedWeights
 from edgec.stages import checkpoint, importer, pack, quantize
 from edgec.stages import compile as compile_stage
@@ -70,6 +71,11 @@ def build(
         "target.tvm": target.tvm,
         "target.platform": target.platform,
         "target.vector_bits": target.vector_bits,
+        "target.layout": target.layout,
+        "target.library": target.library.model_dump(mode="json"),
+        "target.limits": target.limits,
+        "target.name": target.name,
+        "library.name": "tiny",
     }
     local = {"source": str(folder), "base": str(folder), "seed": 0, "threads": 2}
     outputs: dict[str, Path] = {}
@@ -91,8 +97,10 @@ def build(
                 progress=Silent(),
             )
         )
+    library = outputs["compile"] / "model.so"
     engine = Engine(
-        outputs["compile"] / "model.so",
+        *open_natively(library),
+        library,
         MappedWeights(outputs["pack"]),
         Capacity(sequences=BATCH, tokens=CONTEXT * BATCH, prefill_chunk=CHUNK),
     )

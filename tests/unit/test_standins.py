@@ -10,7 +10,7 @@ import pytest
 
 from edgec.errors import ToolchainError, UsageError, VerificationError
 from edgec.runtime import load
-from edgec.standins import StandIn, find_standin, list_standins
+from edgec.standins import Requirements, StandIn, find_standin, list_standins
 from edgec.target import host
 from edgec.target.processor import check_processor
 
@@ -18,12 +18,20 @@ LIBRARY = Path("lib/model.so")
 AVX2 = frozenset({"avx2", "fma"})
 
 
-def test_every_file_is_a_standin() -> None:
-    assert "native" in list_standins()
+def test_standins_are_found_by_name() -> None:
+    assert {"native", "qemu", "emulator", "gpu"} <= set(list_standins())
+    assert "toolbox" not in list_standins()
     wanted = inspect.signature(StandIn.open_engine).parameters.keys() - {"self"}
     for name in list_standins():
         module = importlib.import_module(f"edgec.standins.{name}")
         assert inspect.signature(module.open_engine).parameters.keys() == wanted, name
+
+
+def test_nothing_sees_into_a_library_on_this_machine() -> None:
+    native = find_standin("native")
+    for asked in ({"checked": True}, {"observer": lambda _call, run: run()}):
+        with pytest.raises(UsageError, match="choose the stand-in qemu"):
+            native.open_engine(LIBRARY, Path("model"), Requirements("x86_64"), **asked)
 
 
 def test_an_unknown_standin_is_named_with_the_known_ones() -> None:
@@ -72,6 +80,7 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "check_processor", lambda *_args, **_more: None)
     monkeypatch.setattr(load, "set_threads", lambda: 1)
     monkeypatch.setattr(load, "MappedWeights", lambda _folder: None)
+    monkeypatch.setattr(load, "open_natively", lambda _library: (None, None))
 
 
 def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

@@ -16,6 +16,7 @@ from edgec.errors import CheckpointError, ToolchainError, UsageError, Verificati
 from edgec.models.parameters import Parameter, Source
 from edgec.progress import Silent
 from edgec.runtime import compatibility
+from edgec.standins import Requirements
 from edgec.verification import original, repeat
 from edgec.verification.golden import make_golden
 from edgec.verification.golden_file import write_golden
@@ -100,7 +101,7 @@ def test_golden_outputs_are_run_on_the_stand_in(tmp_path: Path, device: Device) 
     assert figures["positions"] == len(TOKENS)
     assert max(figures["artifact"].values()) <= figures["tolerance"]
     (arguments, capacity) = device.opened[0]
-    assert arguments == (artifact.library, artifact.model, ["avx2"], "x86_64")
+    assert arguments == (artifact.library, artifact.model, Requirements("x86_64", ("avx2",)))
     assert (capacity.sequences, capacity.tokens) == (1, len(TOKENS))
 
 

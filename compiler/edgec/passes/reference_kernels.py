@@ -74,7 +74,8 @@ def reference_kernels(mod: tvm.IRModule, cache: KVCacheSpec, vocab_size: int) ->
 
 
 def _kv_cache_twins(cache: KVCacheSpec) -> dict[str, Any]:
-    mod = AttachKVCache(cache, tvm.target.Target(_CPU))(tvm.IRModule())
+    attach = AttachKVCache(cache, tvm.target.Target(_CPU))
+    mod = tvm.transform.Sequential([attach])(tvm.IRModule())
     by_name = {var.name_hint: function for var, function in mod.functions_items()}
     twins = {gpu: by_name[cpu] for gpu, cpu in _TWINS.items()}
     return twins | {cpu: by_name[cpu] for cpu in _TWINS.values()}

@@ -43,7 +43,9 @@ class Engine:
     """Forward passes over live sequences. Not thread-safe.
 
     Args:
-        library: the model library.
+        machine: the virtual machine of a loaded library.
+        device: the TVM device that it runs on; weights are copied there if they aren't yet.
+        library: names the library in messages.
         weights: by name, as the library's metadata names them.
         capacity: of the KV cache; by default what the library was compiled for, one sequence
             per batch slot, together at most the context length.
@@ -51,18 +53,22 @@ class Engine:
 
     def __init__(
         self,
+        machine: Any,
+        device: Any,
         library: Path,
         weights: Any,
         capacity: Capacity | None = None,
     ) -> None:
         load_tvm()
         import tvm  # noqa: PLC0415 - loading takes a second and only engines need it
-        from tvm.relax import VirtualMachine  # noqa: PLC0415
 
         self._tvm = tvm
-        self._vm = VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+        self._vm = machine
+        self._device = device
         self.metadata: dict[str, Any] = json.loads(str(self._vm["_metadata"]()))
-        self._params = [weights.tensor(item["name"]) for item in self.metadata["params"]]
+        self._params = [
+            self._on_device(weights.tensor(item["name"])) for item in self.metadata["params"]
+        ]
         chunk = self.metadata["prefill_chunk_size"]
         batch = self.metadata["max_batch_size"]
         self.capacity = capacity or Capacity(batch, self.metadata["context_window_size"], chunk)
@@ -78,6 +84,7 @@ class Engine:
             name: tvm.get_global_func(f"vm.builtin.{name}")
             for name in (
                 "kv_state_add_sequence",
+                "kv_state_fork_sequence",
                 "kv_state_remove_sequence",
                 "kv_state_begin_forward",
                 "kv_state_end_forward",
@@ -102,6 +109,10 @@ class Engine:
     def remove(self, sequence: int) -> None:
         """Forget a sequence and free its pages."""
         self._state["kv_state_remove_sequence"](self._cache, sequence)
+
+    def fork(self, parent: int, child: int) -> None:
+        """Start a sequence that begins with all tokens of another."""
+        self._state["kv_state_fork_sequence"](self._cache, parent, child, -1)
 
     def clear(self) -> None:
         """Forget all sequences."""
@@ -162,6 +173,20 @@ class Engine:
         changed: Logits = tensor.numpy()
         return changed
 
+    def has(self, name: str) -> bool:
+        """Whether the library has a function; samplers exist for some devices only."""
+        try:
+            self._vm[name]
+        except Exception:  # noqa: BLE001 - TVM raises AttributeError or its own errors
+            return False
+        return True
+
+    def call(self, name: str, *arguments: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        """Call a function on arrays; its results, one or several, as arrays."""
+        result = self._vm[name](*(self._tensor(argument) for argument in arguments))
+        several = [result] if hasattr(result, "numpy") else list(result)
+        return tuple(item.numpy() for item in several)
+
     def function(self, name: str) -> Any:
         """A function of the library, for what this class has no method for."""
         return self._vm[name]
@@ -190,4 +215,7 @@ class Engine:
         return result
 
     def _tensor(self, array: npt.NDArray[Any]) -> Any:
-        return self._tvm.runtime.tensor(array, self._tvm.cpu())
+        return self._tvm.runtime.tensor(array, self._device)
+
+    def _on_device(self, tensor: Any) -> Any:
+        return tensor if tensor.device == self._device else tensor.copyto(self._device)

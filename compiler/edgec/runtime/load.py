@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgec.errors import EdgecError, ToolchainError
+from edgec.ir.load import load_tvm
 from edgec.runtime.engine import Capacity, Engine
 from edgec.runtime.threads import set_threads
 from edgec.runtime.weights import MappedWeights
@@ -42,7 +43,8 @@ def load_engine(
     set_threads()
     mapped = MappedWeights(weights)
     try:
-        return Engine(library, mapped, capacity)
+        machine, device = open_natively(library)
+        return Engine(machine, device, library, mapped, capacity)
     except EdgecError:
         raise
     except Exception as error:
@@ -54,3 +56,16 @@ def load_engine(
             where=str(library),
             remedy="check the artifact with edgec verify, or build it again",
         ) from error
+
+
+def open_natively(library: Path) -> tuple[Any, Any]:
+    """The virtual machine of a library on this CPU, and the TVM device that this is.
+
+    Raises:
+        Exception: of any kind, if the file isn't a library for this machine.
+    """
+    load_tvm()
+    import tvm  # noqa: PLC0415 - after load_tvm
+    from tvm.relax import VirtualMachine  # noqa: PLC0415
+
+    return VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu()), tvm.cpu()

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.artifacts.layout import GOLDEN, LIBRARY_FACTS, REPORT
+from edgec.artifacts.layout import GOLDEN, LIBRARY_FACTS, REFERENCE_KERNELS, REPORT
 from edgec.checkpoints import open_checkpoint
 from edgec.files import pretty_json
 from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.runtime.engine import Capacity
 from edgec.runtime.tokenizer import Tokenizer
 from edgec.stages.model_file import ModelFile
-from edgec.standins import find_standin
+from edgec.standins import NATIVE, Requirements, find_standin
 from edgec.verification.golden import make_golden
 from edgec.verification.golden_file import write_golden
+from edgec.verification.kernel_references import References
+from edgec.verification.kernels import check_kernels
 from edgec.verification.reference import from_artifact, from_checkpoint
-from edgec.verification.run import verify
+from edgec.verification.run import WHOLE, Extent, verify
 from edgec.verification.text import load_documents, windows
 from edgec.verification.verdict import check_agreement
 
@@ -30,14 +32,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgec.quantization.schemes import FloatType, TensorScheme
+    from edgec.runtime.engine import Engine
     from edgec.stages.context import StageContext
-    from edgec.verification.interfaces import Engine
+    from edgec.standins.device.hosting import Observer
     from edgec.verification.reference import Reference
     from edgec.verification.text import Document
 
 _GOLDEN_TOKENS = 64
 # Without a text the library is only compared with itself, on ids without meaning.
 _SELF_CHECK_TOKENS = 96
+# An emulated processor runs some ten tokens a second, an emulated GPU some hundred.
+_EMULATED_WINDOWS = 2
+_EMULATED_PATH_TOKENS = 48
+_CHECKED_TOKENS = 64
 # Several sequences at once, and room for chunks that end unevenly.
 _SEQUENCES_AT_ONCE = 4
 
@@ -49,6 +56,7 @@ def run(context: StageContext) -> None:
         schemes = {item.name: quantized.scheme(item.name) for item in model.parameters}
         dtype = quantized.dtype
     documents, samples = _text(context, model)
+    kernels = _check_kernels(context, [token for ids in samples for token in ids])
     engine, facts = _engine(context, longest=max(map(len, samples)))
     original, shipped = _references(context, model, schemes, dtype)
     figures = verify(
@@ -59,9 +67,11 @@ def run(context: StageContext) -> None:
         documents=documents,
         dtype=dtype,
         progress=context.progress,
+        extent=_extent(context),
     )
     check_agreement(figures)
-    (context.out / REPORT).write_text(pretty_json({"verification": facts, **figures}))
+    report = {"verification": facts, **figures, **kernels}
+    (context.out / REPORT).write_text(pretty_json(report))
     if engine is not None:
         golden = make_golden(engine, samples[0][:_GOLDEN_TOKENS], dtype, shipped)
         write_golden(context.out / GOLDEN, golden)
@@ -86,29 +96,65 @@ def _text(context: StageContext, model: ModelFile) -> tuple[list[Document], list
     )
 
 
+def _extent(context: StageContext) -> Extent:
+    """All of the text where the library runs on this machine itself, a part where it is emulated."""
+    if context.inputs["target.standin"] == NATIVE:
+        return WHOLE
+    return Extent(windows=_EMULATED_WINDOWS, path_tokens=_EMULATED_PATH_TOKENS)
+
+
+def _check_kernels(context: StageContext, tokens: list[int]) -> dict[str, Any]:
+    """Each kernel alone, with every memory access checked, if the stand-in shows its calls."""
+    if context.inputs["target.standin"] == NATIVE:
+        return {}
+    context.progress.note("checking each kernel alone")
+    references = References(context.parents["compile"] / REFERENCE_KERNELS)
+    facts = json.loads((context.parents["compile"] / LIBRARY_FACTS).read_text())
+
+    def open_checked(observer: Observer) -> Engine:
+        return _open(context, longest=_CHECKED_TOKENS, checked=True, observer=observer)
+
+    return {"kernels": check_kernels(open_checked, references, facts["kernels"], tokens)}
+
+
 def _engine(context: StageContext, longest: int) -> tuple[Engine | None, dict[str, Any]]:
     """The library on its stand-in, or the reason why it can't be run here."""
-    inputs, parents = context.inputs, context.parents
-    standin = str(inputs["target.standin"])
-    missing = list(inputs["standin.missing_features"])
+    standin = str(context.inputs["target.standin"])
+    missing = list(context.inputs["standin.missing_features"])
     if missing:
         reason = f"this CPU lacks {', '.join(missing)}"
         context.progress.note(f"the library is not run: {reason}")
         return None, {"standin": standin, "ran": False, "reason": reason}
     context.progress.note("loading the library")
+    return _open(context, longest), {"standin": standin, "ran": True}
+
+
+def _open(
+    context: StageContext,
+    longest: int,
+    *,
+    checked: bool = False,
+    observer: Observer | None = None,
+) -> Engine:
+    inputs, parents = context.inputs, context.parents
     library = json.loads((parents["compile"] / LIBRARY_FACTS).read_text())["library"]
-    engine = find_standin(standin).open_engine(
+    return find_standin(str(inputs["target.standin"])).open_engine(
         parents["compile"] / library,
         parents["pack"],
-        list(inputs["target.cpu_features"]),
-        str(inputs["target.architecture"]),
+        Requirements(
+            architecture=str(inputs["target.architecture"]),
+            cpu_features=tuple(inputs["target.cpu_features"]),
+            cpu=inputs["target.standin_cpu"],
+            limits=dict(inputs["target.limits"]),
+        ),
         capacity=Capacity(
             sequences=min(_SEQUENCES_AT_ONCE, int(inputs["context.max_batch_size"])),
             tokens=min(int(inputs["context.length"]), _SEQUENCES_AT_ONCE * longest),
             prefill_chunk=int(inputs["context.prefill_chunk"]),
         ),
+        checked=checked,
+        observer=observer,
     )
-    return engine, {"standin": standin, "ran": True}
 
 
 def _references(

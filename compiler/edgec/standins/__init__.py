@@ -1,14 +1,16 @@
 """Where a target's library runs when it is verified: one module per kind of stand-in.
 
-A target profile names its stand-in; the file of that name is found, there is no list to edit. A
+A target profile names its stand-in; the module of that name is found, there is no list to edit. A
 stand-in gives one function, ``open_engine``, which loads a library with its weights and answers
-with an engine. ``native`` is this machine; an emulator or another process that speaks to a device
-would be files beside it.
+with an engine. ``native`` is this machine; the others take a library apart: bytecode runs here
+(``device``), host functions in a program for their processor (``guest``), kernels where the
+stand-in says.
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -16,10 +18,31 @@ from edgec.errors import UsageError
 from edgec.suggest import instead_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
-    from edgec.runtime.engine import Capacity
-    from edgec.verification.interfaces import Engine
+    from edgec.runtime.engine import Capacity, Engine
+    from edgec.standins.device.hosting import Observer
+
+
+NATIVE = "native"
+"""The stand-in that is this machine itself."""
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """The machine that a library is for.
+
+    Attributes:
+        architecture: of its processors, as in an LLVM triple: ``"x86_64"``.
+        cpu_features: flags of ``/proc/cpuinfo`` that the library needs.
+        cpu: what an emulated processor shall be; None for one that fits the features.
+        limits: of the device, by the names of target profiles; those left out aren't checked.
+    """
+
+    architecture: str
+    cpu_features: tuple[str, ...] = ()
+    cpu: str | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 class StandIn(Protocol):
@@ -29,32 +52,41 @@ class StandIn(Protocol):
         self,
         library: Path,
         weights: Path,
-        cpu_features: Sequence[str],
-        architecture: str,
+        requirements: Requirements,
         *,
         capacity: Capacity | None = None,
+        checked: bool = False,
+        observer: Observer | None = None,
     ) -> Engine:
         """Load a library and its weights.
 
         Args:
             library: the model library.
             weights: a weight folder in the layout that the library was compiled for.
-            cpu_features: flags of ``/proc/cpuinfo`` that the library needs.
-            architecture: of the processors it is for, as in an LLVM triple: ``"x86_64"``.
+            requirements: of the library.
             capacity: sizes of the KV cache; by default what the library was compiled for.
+            checked: whether to check every memory access that the stand-in can see, and to fill
+                new device memory with NaNs. Slow.
+            observer: is shown every call of a host function.
 
         Raises:
             ToolchainError: the stand-in can't run the library on this machine.
             CheckpointError: the weight folder is damaged.
-            UsageError: the library was compiled for less than ``capacity``.
+            VerificationError: the library is damaged.
+            UsageError: the library was compiled for less than ``capacity``, or is none for this
+                stand-in, or the stand-in can't do what is asked for.
         """
 
 
 def list_standins() -> list[str]:
-    """The names of the stand-ins, which are the files of this folder."""
-    return sorted(
-        path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")
-    )
+    """The names of the stand-ins: the modules and packages of this folder that open engines."""
+    folder = Path(__file__).parent
+    files = {path.stem: path for path in folder.glob("*.py")}
+    files |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
+    return sorted(name for name, path in files.items() if _OFFERED in path.read_text())
+
+
+_OFFERED = "\ndef open_engine("
 
 
 def find_standin(name: str) -> StandIn:

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgec.errors import UsageError
 from edgec.runtime.load import load_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from edgec.runtime.engine import Capacity, Engine
+    from edgec.standins import Requirements
+    from edgec.standins.device.hosting import Observer
 
 
 def open_engine(
     library: Path,
     weights: Path,
-    cpu_features: Sequence[str],
-    architecture: str,
+    requirements: Requirements,
     *,
     capacity: Capacity | None = None,
+    checked: bool = False,
+    observer: Observer | None = None,
 ) -> Engine:
     """Load a library on this machine; see :meth:`edgec.standins.StandIn.open_engine`."""
-    return load_engine(library, weights, cpu_features, architecture, capacity=capacity)
+    if checked or observer is not None:
+        raise UsageError(
+            "nothing sees what a library does when this machine runs it itself",
+            where="native",
+            remedy="choose the stand-in qemu, which runs it in a process of its own",
+        )
+    return load_engine(
+        library,
+        weights,
+        requirements.cpu_features,
+        requirements.architecture,
+        capacity=capacity,
+    )

@@ -1,11 +1,8 @@
-"""Call everything an engine calls, on few tokens and odd sizes, so that every kernel runs."""
+"""Call everything a model has, on few tokens and odd sizes, so that every kernel runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from edgec.verification.steps import fresh_sequences
 
@@ -13,62 +10,69 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgec.runtime.engine import Engine
+    from edgec.verification.interfaces import Logits
 
 _PREFILL = 37
-_DECODES = 8
+_DECODES = 2
 _BATCH = 3
 _CHUNKS = (5, 1, 11)
+_FORKED = 3  # tokens: a part of a page, which a fork has to copy
 
 
-def exercise(engine: Engine, tokens: Sequence[int]) -> None:
-    """Prefill 37 tokens, decode 8, prefill and decode 3 ragged sequences; then sample.
+def exercise(engine: Engine, tokens: Sequence[int]) -> Logits:
+    """Prefill 37 tokens and decode; in chunks; forked; 3 ragged sequences at once.
 
     Args:
         engine: without live sequences.
-        tokens: at least 64.
+        tokens: to run it on; with fewer than 40 the prefill is shorter.
+
+    Returns:
+        Logits ``(batch, vocab)`` of the last step.
     """
-    prompt = list(tokens[: min(_PREFILL, engine.capacity.prefill_chunk)])
-    decodes = list(tokens[len(prompt) : len(prompt) + _DECODES])
+    longest = min(_PREFILL, engine.capacity.prefill_chunk, len(tokens) - _DECODES)
+    prompt, more = list(tokens[:longest]), list(tokens[longest : longest + _DECODES])
+    _decode(engine, prompt, more)
+    _chunks(engine, prompt)
+    if engine.capacity.sequences > 1:
+        _fork(engine, prompt[:_FORKED], more)
+    return _batch(engine, prompt, more)
+
+
+def _decode(engine: Engine, prompt: list[int], more: list[int]) -> None:
     with fresh_sequences(engine, 1) as (sequence,):
         engine.prefill(sequence, prompt)
-        for token in decodes:
-            logits = engine.decode(sequence, token)
+        for token in more:
+            engine.decode(sequence, token)
+
+
+def _chunks(engine: Engine, prompt: list[int]) -> None:
+    """A prefill that finds tokens in the cache reads them in pages."""
     with fresh_sequences(engine, 1) as (sequence,):
         start = 0
-        for size in _CHUNKS:  # a prefill that finds tokens in the cache reads it in pages
-            engine.prefill(sequence, prompt[start : start + size])
+        for size in _CHUNKS:
+            chunk = prompt[start : start + size]
+            if chunk:
+                engine.prefill(sequence, chunk)
             start += size
-        engine.all_logits(sequence, prompt[start:] or decodes)
-    batch = min(_BATCH, engine.capacity.sequences)
-    rows = logits[None]
-    if batch > 1:
-        with fresh_sequences(engine, batch) as numbers:
-            parts = [prompt[row : row + 3 + 4 * row] for row in range(batch)]
-            rows = engine.batch_prefill(list(numbers), parts)
-            for token in decodes[:2]:
-                rows = engine.batch_decode(list(numbers), [token] * batch)
-    exercise_sampling(engine, rows)
+        if prompt[start:]:
+            engine.all_logits(sequence, prompt[start:])
 
 
-def exercise_sampling(engine: Engine, logits: npt.NDArray[np.float32]) -> None:
-    """Call the functions on logits ``(batch, vocab)`` that every library has."""
-    rows, vocab = logits.shape
-    ids = np.arange(rows, dtype=np.int32)
-    places = np.repeat(ids, 2)
-    tokens = np.asarray([7, 11] * rows, np.int32)
-    values = np.linspace(-2, 2, 2 * rows, dtype=np.float32)
-    counts = np.asarray([1, 3] * rows, np.int32)
-    penalties = np.tile(np.asarray([0.5, 0.25, 1.2], np.float32), (rows, 1))
-    words = -(-vocab // 32)
-    mask = np.random.default_rng(0).integers(-(2**31), 2**31, (rows, words)).astype(np.int32)
-    changed = engine.in_place("apply_logit_bias_inplace", logits, places, tokens, values)
-    changed = engine.in_place(
-        "apply_penalty_inplace", changed, ids, places, tokens, counts, penalties
-    )
-    engine.in_place("apply_bitmask_inplace", changed, ids, mask)
-    engine.softmax(changed, list(np.linspace(0.0, 1.5, rows)))
+def _fork(engine: Engine, prompt: list[int], more: list[int]) -> None:
+    with fresh_sequences(engine, 1) as (sequence,):
+        engine.prefill(sequence, prompt)
+        engine.fork(sequence, sequence + 1)
+        try:
+            engine.decode(sequence + 1, more[0])
+        finally:
+            engine.remove(sequence + 1)
 
 
-def exercised(names: Any, seen: Any) -> list[str]:
-    """Functions of a library that were never called, sorted."""
-    return sorted(set(names) - set(seen))
+def _batch(engine: Engine, prompt: list[int], more: list[int]) -> Logits:
+    count = min(_BATCH, engine.capacity.sequences)
+    with fresh_sequences(engine, count) as numbers:
+        parts = [prompt[row : row + 3 + 4 * row] or prompt[:1] for row in range(count)]
+        logits = engine.batch_prefill(list(numbers), parts)
+        for token in more:
+            logits = engine.batch_decode(list(numbers), [token] * count)
+    return logits

@@ -14,10 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import VerificationError
+from edgec.verification.exercise import exercise
 from edgec.verification.figures import rounded
+from edgec.verification.sampling import check_sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from edgec.runtime.engine import Engine
 
 Array = npt.NDArray[np.generic]
 
@@ -25,6 +29,10 @@ Array = npt.NDArray[np.generic]
 # different orders, thousands of terms at most, and round to the type of the result; intermediate
 # values in half precision (probabilities, dequantized weights) are rounded at different places.
 _TOLERANCE = {"float16": 1e-2, "float32": 1e-4}
+
+
+# Host functions that compute shapes launch nothing.
+_SHAPES = ("shape_func", "compute_symbolic_expr")
 
 
 class Call(Protocol):
@@ -82,6 +90,9 @@ class KernelCheck:
         Raises:
             VerificationError: its results are wrong.
         """
+        if call.name.startswith(_SHAPES):
+            run()
+            return
         if call.name not in self.references:
             self.unchecked[call.name] = self.unchecked.get(call.name, 0) + 1
             run()
@@ -106,15 +117,54 @@ class KernelCheck:
                 )
             errors.max_error = max(errors.max_error, error)
 
-    def to_json(self) -> dict[str, Any]:
-        """Calls and errors by kernel, for the report."""
+    def to_json(self, kernels: Iterable[str]) -> dict[str, Any]:
+        """What was seen, for the report.
+
+        Args:
+            kernels: all of the library, by name.
+
+        Returns:
+            ``checked``: calls and errors by kernel; ``unchecked``: calls of kernels without a
+            reference; ``not_called``: names of the rest.
+        """
+        ran = self.seen.keys() | self.unchecked.keys()
+        rest = {name for name in kernels if not name.startswith(_SHAPES)} - ran
         return {
             "checked": {
                 name: {"calls": errors.calls, "max_error": rounded(errors.max_error)}
                 for name, errors in sorted(self.seen.items())
             },
             "unchecked": dict(sorted(self.unchecked.items())),
+            "not_called": sorted(rest),
         }
+
+
+def check_kernels(
+    open_engine: Callable[[KernelCheck], Engine],
+    references: References,
+    kernels: Iterable[str],
+    tokens: Sequence[int],
+) -> dict[str, Any]:
+    """Run a library on a few tokens, each kernel beside its reference.
+
+    Args:
+        open_engine: loads it so that the observer it is given sees every call.
+        references: of its kernels.
+        kernels: names of all kernels of the library.
+        tokens: to run it on, at least 2.
+
+    Returns:
+        The section ``kernels`` of a report; see :meth:`KernelCheck.to_json`, and ``sampling``: the
+        largest error of each function on logits against NumPy.
+
+    Raises:
+        VerificationError: a kernel is wrong; it is named.
+    """
+    check = KernelCheck(references)
+    engine = open_engine(check)
+    logits = exercise(engine, tokens)
+    sampling = check_sampling(engine, logits)
+    return {**check.to_json(kernels), "sampling": sampling}
 
 
 def _copy(argument: Any) -> Any:

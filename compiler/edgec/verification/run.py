@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import UsageError
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
     from edgec.quantization.schemes import FloatType
     from edgec.verification.interfaces import Engine, Logits, Model
     from edgec.verification.text import Document
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a text the artifact is run on: emulated devices are slow.
+
+    Attributes:
+        windows: at most so many, from the first on.
+        path_tokens: of each window on which the ways to call the artifact are compared.
+    """
+
+    windows: int | None = None
+    path_tokens: int | None = None
+
+
+WHOLE = Extent()
 
 Report = dict[str, Any]
 """Plain data for ``report.json``; see :func:`verify`."""
@@ -40,6 +57,7 @@ def verify(
     documents: Sequence[Document],
     dtype: FloatType,
     progress: Progress,
+    extent: Extent = WHOLE,
 ) -> Report:
     """Measure; ``verdict`` judges.
 
@@ -55,9 +73,11 @@ def verify(
         documents: the text, for the report.
         dtype: of the artifact's activations.
         progress: is told of tokens.
+        extent: how much of the text the artifact is run on; the references see all of it.
 
     Returns:
-        ``text`` (``documents``, ``windows``, ``tokens``, ``digest``); the figures of
+        ``text`` (``documents``, ``windows``, ``tokens``, ``digest``, and ``artifact_tokens``, those
+        that the artifact was run on); the figures of
         :meth:`Comparison.summary` under ``compiler`` (artifact against shipped weights, with the
         ``tolerance``), ``quantizer`` (shipped weights against original) and ``total`` (artifact
         against original), as far as both models are there; and, if the artifact is, ``paths``:
@@ -70,7 +90,10 @@ def verify(
     """
     if engine is not None:
         _check_capacity(engine, windows)
-    tested = [] if engine is None else windows[:_PATH_WINDOWS]
+    tested = (
+        [] if engine is None else [ids[: extent.path_tokens] for ids in windows[:_PATH_WINDOWS]]
+    )
+    run_on = [] if engine is None else windows[: extent.windows]
     tokens = sum(map(len, windows))
     referenced = original is not None or shipped is not None
     progress.start(sum(map(len, tested)) + (tokens if referenced else 0), "tokens")
@@ -79,12 +102,13 @@ def verify(
             "documents": [document.name for document in documents],
             "windows": len(windows),
             "tokens": tokens,
+            "artifact_tokens": sum(map(len, run_on)),
             "digest": text_digest(documents),
         }
     }
     if referenced:
         progress.note("comparing with the reference")
-        report.update(_compare(engine, original, shipped, windows, progress))
+        report.update(_compare(engine, original, shipped, windows, len(run_on), progress))
     if engine is not None:
         progress.note("comparing prefill, decode and batches")
         report["paths"] = _compare_paths(engine, shipped, tested, progress)
@@ -122,6 +146,7 @@ def _compare(
     original: Model | None,
     shipped: Model | None,
     windows: Sequence[list[int]],
+    run_on: int,
     progress: Progress,
 ) -> Report:
     """The sections that compare two models, for each pair of which both are there."""
@@ -135,9 +160,9 @@ def _compare(
     comparisons = {
         section: Comparison(*pair) for section, pair in pairs.items() if there.issuperset(pair)
     }
-    for ids in windows:
+    for number, ids in enumerate(windows):
         logits: dict[str, Logits] = {}
-        if engine is not None:
+        if engine is not None and number < run_on:
             logits[ARTIFACT] = all_logits(engine, ids)
         if shipped is not None:
             logits[SHIPPED] = shipped.logits(ids)
@@ -145,6 +170,8 @@ def _compare(
             logits[ORIGINAL] = logits[SHIPPED] if original is shipped else original.logits(ids)
         for section, comparison in comparisons.items():
             first, second = pairs[section]
+            if not logits.keys() >= {first, second}:
+                continue
             comparison.update(logits[first], logits[second], ids)
         progress.advance(len(ids))
     return {section: comparison.summary() for section, comparison in comparisons.items()}
