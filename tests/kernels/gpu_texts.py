@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,9 @@ import pytest
 from edgec.libraries.device import DeviceModule, KernelInfo
 from edgec.standins.emulation.program import Program
 from edgec.standins.faults import KernelFault
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Array = npt.NDArray[np.generic]
 Argument = Array | int | float

@@ -239,6 +239,7 @@ class Hosted:
         limits: Mapping[str, int] | None = None,
         poisoned: bool = False,
     ) -> None:
+        self.library = library
         self.memory = DeviceMemory()
         self.program = Recorder()
         self.device = stand_in_for(kind, poisoned=poisoned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +11,9 @@ import pytest
 from edgec.errors import BuildError
 from kernels.gpu_texts import Array, cuda, cuda_module, fault, run, threads
 from standin_tools import needs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 pytestmark = needs("clang++")
 
@@ -147,6 +150,20 @@ def test_vectors_bits_and_halves() -> None:
     np.testing.assert_allclose(y.astype(np.float32), expected.astype(np.float32), rtol=2**-10)
     start = np.arange(64) // 8 * 8
     np.testing.assert_array_equal(bits, start.astype(np.float32).view(np.uint32))
+
+
+def test_memory_is_bytes() -> None:
+    # C++ may assume that a float's store changes no integer; kernels look at bits this way.
+    x = np.ones(32, np.float32)
+    bits = np.zeros(32, np.int32)
+    body = """
+      int t = threadIdx.x;
+      int before = *(int*)(x + t);
+      x[t] = 2.0f;
+      bits[t] = *(int*)(x + t) - before;
+    """
+    cuda("float* x, int* bits", body, [x, bits], threads(32))
+    np.testing.assert_array_equal(bits, 1 << 23)
 
 
 def test_bfloat16_rounds_once() -> None:

@@ -1,11 +1,12 @@
 """Kernels as TVM emits them for Metal and CUDA, executed on this CPU: right, and wrong when edited.
 
-A module-wide pair of targets, an odd number of rows (37) everywhere, numpy in float64 as reference.
+The number of rows is odd, the reference is numpy in float64.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,19 +15,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tvm
-from tvm import relax, tirx
-from tvm.s_tir import dlight
 
-from edgec.libraries.device import DeviceModule
-from edgec.passes.attach_kv_cache import AttachKVCache
-from edgec.scheduling.kernels.gpu_linear import linear_kernel
-from edgec.scheduling.kernels.linear import LINEAR, Linear
-from edgec.scheduling.rules.gpu import matmul_rule
-from kernels import gpu_functions
-from kernels.gpu_functions import IPHONE, JETSON, Array, call, gpu_target
+from edgec.ir.load import load_tvm
 from kernels.gpu_texts import without
 from standin_tools import needs
+
+load_tvm()
+
+import tvm  # noqa: E402
+from tvm import relax, tirx  # noqa: E402
+from tvm.s_tir import dlight  # noqa: E402
+
+from edgec.libraries.device import DeviceModule  # noqa: E402
+from edgec.passes.attach_kv_cache import AttachKVCache  # noqa: E402
+from edgec.scheduling.kernels.gpu_linear import linear_kernel  # noqa: E402
+from edgec.scheduling.kernels.linear import LINEAR, Linear  # noqa: E402
+from edgec.scheduling.rules.gpu import matmul_rule  # noqa: E402
+from kernels import gpu_functions  # noqa: E402
+from kernels.gpu_functions import IPHONE, JETSON, Array, call, gpu_target  # noqa: E402
 
 pytestmark = [needs("clang++"), pytest.mark.slow]
 
@@ -153,9 +159,7 @@ def prefill(kind: str, checked: bool) -> tuple[Array, Array]:
     scalars = (1, 0, 1.0, 10000.0, SIZE**-0.5)
     function = attention(kind, "batch_prefill_ragged_kv")
     out = call(function, TARGETS[kind], *arrays, *scalars, checked=checked)[7]
-    expected = [
-        _attend(q[a:b], k[a:b], v[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)
-    ]
+    expected = [_attend(q[a:b], k[a:b], v[a:b]) for a, b in itertools.pairwise(starts)]
     return out, np.concatenate(expected)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +11,9 @@ import pytest
 from edgec.errors import BuildError
 from kernels.gpu_texts import fault, metal, metal_module, run, threads
 from standin_tools import needs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = needs("clang++")
 

@@ -108,6 +108,8 @@ def test_code_sees_the_device_that_it_was_compiled_for(gpu: Hosted, cpu: Hosted)
     assert gpu("describes", gpu.tensor(X)) == 4032
     assert cpu("describes", cpu.tensor(X)) == 1032
     assert gpu("describes", tvm.runtime.tensor(X)) == 1032
+    second = Hosted(gpu.library, poisoned=True)
+    assert second("describes", second.tensor(X)) == 4032
 
 
 def test_parallel_tasks_do_all_the_work(cpu: Hosted) -> None:

@@ -10,7 +10,7 @@ from toy_build import build, chain, toy
 
 from edgec.errors import CacheError
 from edgec.pipeline.maintenance import gc, sweep
-from edgec.pipeline.root import cache_root
+from edgec.cachefolder import cache_root
 from edgec.pipeline.store import Store
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgec.cachefolder import cache_root
 from edgec.pipeline.filedigests import FileDigests
 from edgec.pipeline.plan import plan_build
-from edgec.pipeline.root import cache_root
 from edgec.pipeline.store import Store
 from edgec.recipe import find_recipe, load_recipe
 from edgec.target import load_target

@@ -6,9 +6,10 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING
 
+from edgec.cachefolder import cache_root
 from edgec.diagnosis.check import Check
 from edgec.errors import CacheError
-from edgec.pipeline.root import cache_root, check_root
+from edgec.pipeline.root import check_root
 
 if TYPE_CHECKING:
     from pathlib import Path

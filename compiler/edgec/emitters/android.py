@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgec.emitters.elf import emit_elf
+from edgec.emitters.opencl_text import without_declarations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,4 +27,4 @@ def emit(
     progress: Progress,
 ) -> Emitted:
     """Write the library's files into ``out``; see :func:`~edgec.emitters.elf.emit_elf`."""
-    return emit_elf(mod, target, out, spec, progress, platform="android")
+    return emit_elf(mod, target, out, spec, progress, platform="android", edit=without_declarations)

@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from edgec.scheduling.kernels.gpu_norm import Norm, rms_norm
+from edgec.scheduling.kernels.gpu_norm import NORM, Norm, rms_norm
 
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.gpu_work_group import Limits
@@ -142,6 +142,6 @@ class _Fuse(PyExprMutator):  # type: ignore[misc]
 
     def _kernel(self, norm: Norm) -> relax.GlobalVar:
         if norm not in self._kernels:
-            kernel = rms_norm(norm, self._limits)
+            kernel = rms_norm(norm, self._limits).with_attr(NORM, norm.to_json())
             self._kernels[norm] = self.builder_.add_func(kernel, norm.name)
         return self._kernels[norm]

@@ -3,8 +3,8 @@
 A GPU kernel is checked alone by calling it and the function of the same name made here on the same
 arguments. Where a rule will schedule a kernel, that is the kernel as it is before: loops without
 threads. A kernel that comes scheduled from TVM's KV cache has a twin among TVM's kernels for CPUs, with
-the same arguments in the same order and written independently; so do the logit functions. A linear
-layer is its definition in loops, whatever kernel a platform has for it.
+the same arguments in the same order and written independently; so do the logit functions. Linear
+layers and norms are their definitions in loops, whatever kernel a platform has for them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from tvm import tirx
 from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.scheduling.kernels import cpu_logits
 from edgec.scheduling.kernels.gpu_linear import linear_kernel
+from edgec.scheduling.kernels.gpu_norm import NORM, Norm
 from edgec.scheduling.kernels.linear import LINEAR, Linear
+from edgec.scheduling.kernels.norm_meaning import norm_meaning
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
@@ -48,7 +50,8 @@ def reference_kernels(mod: tvm.IRModule, cache: KVCacheSpec, vocab_size: int) ->
         vocab_size: entries of the logits.
 
     Returns:
-        A reference for each kernel that has one. Kernels written by hand for GPUs have none here.
+        A reference for each kernel that has one. Kernels that draw tokens have none here: the
+        functions made of them are checked as a whole.
     """
     twins = _kv_cache_twins(cache) | _logit_twins(vocab_size)
     references: dict[str, tirx.PrimFunc] = {}
@@ -63,6 +66,8 @@ def reference_kernels(mod: tvm.IRModule, cache: KVCacheSpec, vocab_size: int) ->
         if layer is not None:
             single = isinstance(function.params[0].shape[0], tirx.IntImm)
             references[name] = linear_kernel(Linear.from_json(str(layer)), single=single)[1]
+        elif (norm := function.attrs.get(NORM)) is not None:
+            references[name] = norm_meaning(Norm.from_json(str(norm)))
         elif not function.attrs.get("tirx.is_scheduled"):
             references[name] = function.without_attr("target")
     return tvm.IRModule(

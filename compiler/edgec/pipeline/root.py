@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edgec.cachefolder import TOOLS
 from edgec.errors import CacheError
 from edgec.files import pretty_json, write_atomic
 from edgec.pipeline.failures import storage_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = "edgec.store/v1"
 _MARKER = "edgec-store.json"
@@ -18,16 +22,6 @@ _TAG_TEXT = """\
 Signature: 8a477f597d28d172789f06886806bc55
 # This folder is the cache of edgec. Everything in it can be made again.
 """
-
-
-def cache_root() -> Path:
-    """The cache's folder: ``EDGEC_CACHE`` if set and not empty, else the user's cache folder."""
-    named = os.environ.get("EDGEC_CACHE")
-    if named:
-        return Path(named).expanduser().absolute()
-    import platformdirs  # noqa: PLC0415 - not needed when the folder is named
-
-    return Path(platformdirs.user_cache_dir("edgec"))
 
 
 def check_root(root: Path) -> None:
@@ -74,8 +68,9 @@ def claim_root(root: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    # What another build, or one that was killed, leaves while it marks the folder.
-    return name == _TAG or name.startswith((f".{_MARKER}.", f".{_TAG}."))
+    # Tools may be compiled before the first build, and another build, or one that was killed, leaves
+    # something while it marks the folder.
+    return name in (_TAG, TOOLS) or name.startswith((f".{_MARKER}.", f".{_TAG}."))
 
 
 def _check_marker(marker: Path) -> None:

@@ -6,6 +6,7 @@ Writes ``report.json`` and, if the library could be run, ``golden.safetensors``.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 _GOLDEN_TOKENS = 64
 # Without a text the library is only compared with itself, on ids without meaning.
 _SELF_CHECK_TOKENS = 96
-# An emulated processor runs some ten tokens a second, an emulated GPU some hundred.
-_EMULATED_WINDOWS = 2
-_EMULATED_PATH_TOKENS = 48
+# How long an emulated device may take for the text, and again for the ways to call it.
+_SECONDS = 30
+_FEWEST, _PATH_TOKENS = 16, 48  # tokens
 _CHECKED_TOKENS = 64
 # Several sequences at once, and room for chunks that end unevenly.
 _SEQUENCES_AT_ONCE = 4
@@ -98,9 +99,15 @@ def _text(context: StageContext, model: ModelFile) -> tuple[list[Document], list
 
 def _extent(context: StageContext) -> Extent:
     """All of the text where the library runs on this machine itself, a part where it is emulated."""
-    if context.inputs["target.standin"] == NATIVE:
+    rate = find_standin(str(context.inputs["target.standin"])).WEIGHTS_PER_SECOND
+    if rate is None:
         return WHOLE
-    return Extent(windows=_EMULATED_WINDOWS, path_tokens=_EMULATED_PATH_TOKENS)
+    model = ModelFile.read(context.parents["checkpoint"])
+    weights = sum(math.prod(parameter.shape) for parameter in model.parameters)
+    tokens = int(_SECONDS * rate / weights)
+    return Extent(
+        tokens=max(_FEWEST, tokens), path_tokens=max(_FEWEST, min(_PATH_TOKENS, tokens // 12))
+    )
 
 
 def _check_kernels(context: StageContext, tokens: list[int]) -> dict[str, Any]:

@@ -48,6 +48,10 @@ class Requirements:
 class StandIn(Protocol):
     """What a stand-in's module offers."""
 
+    WEIGHTS_PER_SECOND: float | None
+    """How many weights of a model are used in a second, in tokens times weights, on two cores:
+    roughly, to tell how much can be run. None where a device's own speed makes that no question."""
+
     def open_engine(
         self,
         library: Path,

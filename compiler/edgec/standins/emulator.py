@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _MACHINE_CODE = {"fatbin", "cubin"}
 
+WEIGHTS_PER_SECOND = 5e8
+
 
 def open_engine(
     library: Path,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _CUDA = "cuda"
 
+WEIGHTS_PER_SECOND = None
+
 
 def open_engine(
     library: Path,

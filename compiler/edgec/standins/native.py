@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import Observer
 
+WEIGHTS_PER_SECOND = None
+
 
 def open_engine(
     library: Path,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import Observer
 
+WEIGHTS_PER_SECOND = 5e7
+
 
 def open_engine(
     library: Path,

@@ -27,12 +27,23 @@ class Extent:
     """How much of a text the artifact is run on: emulated devices are slow.
 
     Attributes:
-        windows: at most so many, from the first on.
+        tokens: at most so many, from the first on; the last window may be cut short.
         path_tokens: of each window on which the ways to call the artifact are compared.
     """
 
-    windows: int | None = None
+    tokens: int | None = None
     path_tokens: int | None = None
+
+    def cut(self, windows: Sequence[list[int]]) -> list[list[int]]:
+        """What of the windows the artifact is run on, at least two tokens."""
+        left = sum(map(len, windows)) if self.tokens is None else max(2, self.tokens)
+        parts = []
+        for ids in windows:
+            if left < 2:  # noqa: PLR2004 - one token predicts none of the window
+                break
+            parts.append(ids[:left])
+            left -= len(parts[-1])
+        return parts
 
 
 WHOLE = Extent()
@@ -93,7 +104,7 @@ def verify(
     tested = (
         [] if engine is None else [ids[: extent.path_tokens] for ids in windows[:_PATH_WINDOWS]]
     )
-    run_on = [] if engine is None else windows[: extent.windows]
+    run_on = [] if engine is None else extent.cut(windows)
     tokens = sum(map(len, windows))
     referenced = original is not None or shipped is not None
     progress.start(sum(map(len, tested)) + (tokens if referenced else 0), "tokens")
@@ -108,7 +119,7 @@ def verify(
     }
     if referenced:
         progress.note("comparing with the reference")
-        report.update(_compare(engine, original, shipped, windows, len(run_on), progress))
+        report.update(_compare(engine, original, shipped, windows, run_on, progress))
     if engine is not None:
         progress.note("comparing prefill, decode and batches")
         report["paths"] = _compare_paths(engine, shipped, tested, progress)
@@ -146,7 +157,7 @@ def _compare(
     original: Model | None,
     shipped: Model | None,
     windows: Sequence[list[int]],
-    run_on: int,
+    run_on: Sequence[list[int]],
     progress: Progress,
 ) -> Report:
     """The sections that compare two models, for each pair of which both are there."""
@@ -162,8 +173,8 @@ def _compare(
     }
     for number, ids in enumerate(windows):
         logits: dict[str, Logits] = {}
-        if engine is not None and number < run_on:
-            logits[ARTIFACT] = all_logits(engine, ids)
+        if engine is not None and number < len(run_on):
+            logits[ARTIFACT] = all_logits(engine, run_on[number])
         if shipped is not None:
             logits[SHIPPED] = shipped.logits(ids)
         if original is not None:
@@ -172,6 +183,7 @@ def _compare(
             first, second = pairs[section]
             if not logits.keys() >= {first, second}:
                 continue
-            comparison.update(logits[first], logits[second], ids)
+            count = min(len(logits[first]), len(logits[second]))
+            comparison.update(logits[first][:count], logits[second][:count], ids[:count])
         progress.advance(len(ids))
     return {section: comparison.summary() for section, comparison in comparisons.items()}

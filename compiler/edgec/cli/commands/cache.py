@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgec.cachefolder import cache_root
 from edgec.cli.commands.why import command as why
 from edgec.cli.describe import age_text
 from edgec.cli.lazy import CommandGroup
@@ -21,7 +22,6 @@ from edgec.cli.output import (
 )
 from edgec.errors import CacheError
 from edgec.pipeline.maintenance import gc, verify
-from edgec.pipeline.root import cache_root
 from edgec.pipeline.store import Store
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ and the scaling are float32.
 
 from __future__ import annotations
 
+import json
 import operator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -28,6 +29,9 @@ from edgec.scheduling.kernels.gpu_work_group import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+NORM = "edgec.norm"
+"""Attribute of a norm's kernel: what it computes, as :meth:`Norm.to_json` says it."""
 
 _LANES = 256
 _MOST_REGISTERS = 32
@@ -52,6 +56,15 @@ class Norm:
     adds: bool = False
     keeps_sum: bool = False
     leading: int = 2
+
+    def to_json(self) -> str:
+        """Text, the inverse of :meth:`from_json`."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Norm:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(text))
 
     @property
     def name(self) -> str:

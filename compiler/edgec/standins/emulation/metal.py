@@ -37,8 +37,15 @@ def translate(device: DeviceModule, name: str) -> str:
         BuildError: the text doesn't hold the kernel, or its parameters aren't what the module's
             table says.
     """
+    kernel = device.functions[name]
+    if device.format != "metal":
+        raise BuildError(
+            f"the module holds {device.format}, which only Apple's GPUs execute",
+            where=f"kernel {kernel.name}",
+            remedy="give the emulator the Metal text it was compiled from",
+        )
     text = device.code_of(name).decode()
-    return f"{rewrite(text)}\n{_entry(text, device.functions[name])}"
+    return f"{rewrite(text)}\n{_entry(text, kernel)}"
 
 
 def sources() -> Sequence[Path]:

@@ -47,15 +47,15 @@ class _Rewriter:
         return "".join(parts)
 
     def _next(self) -> str:
-        token = self.tokens[self.at]
-        if _is_blank(token):
+        word = self.tokens[self.at]
+        if _is_blank(word):
             return self._take()
-        begins, self.statement = self.statement, token in {";", "{", "}"}
-        if begins and token == "threadgroup":
+        begins, self.statement = self.statement, word in {";", "{", "}"}
+        if begins and word == "threadgroup":
             return "static EMU_SHARED " + self._take()
-        if _VECTOR.fullmatch(token) and self._peek(1) == "(":
+        if _VECTOR.fullmatch(word) and self._peek(1) == "(":
             self.at += 1
-            return f"metal::construct<{token}>"
+            return f"metal::construct<{word}>"
         cast = self._cast()
         if cast is not None:
             return cast

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _OPENCL = "opencl"
 
+WEIGHTS_PER_SECOND = 5e8
+
 
 def open_engine(
     library: Path,

@@ -54,7 +54,8 @@ __attribute__((convergent)) EMU_INLINE void whole_simdgroup() {
 // A matrix that belongs to a simdgroup. Which lane holds which element is Metal's secret; here
 // lane r < Rows computes row r, as that is one vector of this CPU, and the other lanes nothing.
 // A matrix just loaded is in each of those lanes as a whole, so that products need no exchange
-// between lanes; a result is whole only after `complete`.
+// between lanes. Of a result a lane has its own row, which is what it needs of a left factor; as
+// a right factor a result has to be made whole first.
 template <class T, int Columns, int Rows>
 struct simdgroup_matrix {
   static_assert(Columns == 8 && Rows == 8, "Metal's simdgroup matrices are 8x8");
@@ -152,10 +153,9 @@ METAL_MATRIX_MEMORY(threadgroup)
 // float to c and rounded once to the result's type.
 template <class R, class A, class B, class C>
 __attribute__((convergent)) EMU_INLINE void simdgroup_multiply_accumulate(
-    simdgroup_matrix<R, 8, 8>& result, simdgroup_matrix<A, 8, 8>& a, simdgroup_matrix<B, 8, 8>& b,
-    const simdgroup_matrix<C, 8, 8>& c) {
+    simdgroup_matrix<R, 8, 8>& result, const simdgroup_matrix<A, 8, 8>& a,
+    simdgroup_matrix<B, 8, 8>& b, const simdgroup_matrix<C, 8, 8>& c) {
   whole_simdgroup();
-  detail::complete(a);
   detail::complete(b);
   if (detail::has_row()) {
     const uint r = emu::lane();
@@ -167,9 +167,9 @@ __attribute__((convergent)) EMU_INLINE void simdgroup_multiply_accumulate(
 }
 
 template <class R, class A, class B>
-__attribute__((convergent)) EMU_INLINE void simdgroup_multiply(simdgroup_matrix<R, 8, 8>& result,
-                                                               simdgroup_matrix<A, 8, 8>& a,
-                                                               simdgroup_matrix<B, 8, 8>& b) {
+__attribute__((convergent)) EMU_INLINE void simdgroup_multiply(
+    simdgroup_matrix<R, 8, 8>& result, const simdgroup_matrix<A, 8, 8>& a,
+    simdgroup_matrix<B, 8, 8>& b) {
   simdgroup_multiply_accumulate(result, a, b, make_filled_simdgroup_matrix<R>(R(0)));
 }
 
