@@ -154,15 +154,15 @@ def test_vectors_bits_and_halves() -> None:
 
 def test_memory_is_bytes() -> None:
     # C++ may assume that a float's store changes no integer; kernels look at bits this way.
-    x = np.ones(32, np.float32)
+    x, place = np.ones(32, np.float32), np.arange(32, dtype=np.int64)
     bits = np.zeros(32, np.int32)
     body = """
       int t = threadIdx.x;
       int before = *(int*)(x + t);
-      x[t] = 2.0f;
+      x[place[t]] = 2.0f;
       bits[t] = *(int*)(x + t) - before;
     """
-    cuda("float* x, int* bits", body, [x, bits], threads(32))
+    cuda("float* x, int64_t* place, int* bits", body, [x, place, bits], threads(32))
     np.testing.assert_array_equal(bits, 1 << 23)
 
 

@@ -13,6 +13,7 @@ from edgec.artifacts.layout import (
     MANIFEST,
     MANIFEST_SCHEMA,
     MODEL_FOLDER,
+    REFERENCE_KERNELS,
     REPORT,
 )
 from edgec.artifacts.manifest_check import check_manifest
@@ -47,6 +48,11 @@ class Artifact:
     def golden(self) -> Path:
         """Golden inputs and outputs; may be absent."""
         return self.folder / GOLDEN
+
+    @property
+    def reference_kernels(self) -> Path:
+        """What each kernel computes; absent where the library runs on the target itself."""
+        return self.folder / REFERENCE_KERNELS
 
     @property
     def report(self) -> dict[str, Any]:

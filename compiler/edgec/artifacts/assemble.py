@@ -19,6 +19,7 @@ from edgec.artifacts.layout import (
     LIBRARY_FOLDER,
     MANIFEST,
     MODEL_FOLDER,
+    REFERENCE_KERNELS,
     REPORT,
 )
 from edgec.errors import BuildError
@@ -39,6 +40,7 @@ class Parts:
         chat_config: content of ``mlc-chat-config.json``.
         report: content of ``report.json``.
         golden: golden inputs and outputs, if the library was run.
+        reference_kernels: what each kernel computes, if a stand-in can check them alone.
     """
 
     libraries: tuple[Path, ...]
@@ -47,6 +49,7 @@ class Parts:
     chat_config: dict[str, Any]
     report: dict[str, Any]
     golden: Path | None
+    reference_kernels: Path | None = None
 
 
 def assemble(
@@ -126,6 +129,8 @@ def _fill(folder: Path, parts: Parts) -> None:
     (folder / REPORT).write_text(pretty_json(parts.report))
     if parts.golden is not None:
         shutil.copyfile(parts.golden, folder / GOLDEN)
+    if parts.reference_kernels is not None:
+        shutil.copyfile(parts.reference_kernels, folder / REFERENCE_KERNELS)
 
 
 def _digests(folder: Path) -> dict[str, dict[str, Any]]:

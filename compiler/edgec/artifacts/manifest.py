@@ -109,6 +109,8 @@ def build_manifest(
         "kernels": {
             "sources": dict(sorted(Counter(kernels.values()).items())),
             "by_name": dict(kernels),
+            # What each takes of the device; compared with the limits when it was compiled.
+            "device_kernels": dict(made.library["device_kernels"]),
         },
         "files": {name: dict(files[name]) for name in sorted(files)},
     }

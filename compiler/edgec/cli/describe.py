@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
+from edgec.cli.kernel_lines import kernels_text
 from edgec.cli.output import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -46,18 +47,28 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     run = report.get("verification", {})
     if run.get("ran") is False:
         lines.append(("verified", f"no: {run.get('reason', 'no reason was given')}"))
-    if quality := report.get("total") or report.get("quantizer"):
-        on = f" on {report['text']['tokens']} tokens" if "text" in report else ""
-        lines.append(("quality", quality_text(quality) + on))
-    if report.get("total") and (quantizer := report.get("quantizer")):
+    text = report.get("text", {})
+    tokens = text.get("tokens")
+    run_on = text.get("artifact_tokens") or tokens
+    total, quantizer = report.get("total"), report.get("quantizer")
+    if quality := total or quantizer:
+        lines.append(("quality", quality_text(quality) + _on(run_on if total else tokens)))
+    if total and quantizer:
         # The same loss without the compiler: what PyTorch says of the weights as they are stored.
-        lines.append(("quantizer", f"{quality_text(quantizer)} with the stored weights in PyTorch"))
+        on = "" if run_on == tokens else _on(tokens)
+        lines.append(("quantizer", f"{quality_text(quantizer)} with the stored weights in PyTorch{on}"))
     if compiler := report.get("compiler"):
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
     if paths := report.get("paths"):
         lines.append(("paths", paths_text(paths)))
+    if kernels := report.get("kernels"):
+        lines.append(("kernels", kernels_text(kernels, run.get("standin", "?"))))
     return lines
+
+
+def _on(tokens: int | None) -> str:
+    return "" if tokens is None else f" on {tokens} tokens"
 
 
 def quality_text(figures: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ _SECTIONS = {
         "bench": "Measure a built model's speed and memory.",
         "verify": "Repeat the checks of a built model.",
         "package": "Make files for an Android or iOS app from built models.",
-        "inspect": "Show what is in a model or an artifact.",
+        "inspect": "Show what is in a model, an artifact or a library.",
     },
     "Look up": {
         "recipes": "List the recipes that come with edgec.",

@@ -1,4 +1,4 @@
-"""Which model or artifact does the user mean?"""
+"""Which model, artifact or library does the user mean?"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edgec.checkpoints import open_source
 from edgec.checkpoints.folder import CONFIG_NAME
 from edgec.checkpoints.hub import PREFIX
 from edgec.errors import UsageError
+from edgec.inspection.library import is_library
 
 if TYPE_CHECKING:
     from edgec.artifacts.artifact import Artifact
@@ -21,12 +22,14 @@ _SYNTHETIC = "synthetic:"
 _RECIPES = (".yaml", ".yml")
 
 
-def find_thing(text: str, root: Path) -> Artifact | ModelSource:
+def find_thing(text: str, root: Path) -> Artifact | ModelSource | Path:
     """Open what ``text`` names; of a model its config is read, and nothing else.
+
+    A compiled library is not opened: the answer is the path of its file.
 
     Args:
         text: ``hf:ORG/NAME@REV``, a model folder, a model's ``config.json``, an artifact's folder
-            or manifest, or the name of a recipe that was built.
+            or manifest, the file of a library, or the name of a recipe that was built.
         root: folder of all artifacts.
 
     Raises:
@@ -42,6 +45,8 @@ def find_thing(text: str, root: Path) -> Artifact | ModelSource:
         if path.name == MANIFEST:
             return open_artifact(path.parent)
         if path.suffix not in _RECIPES:
+            if is_library(path):
+                return path
             return open_source(f"{_SYNTHETIC}{text}", here)
     elif path.is_dir():
         if (path / CONFIG_NAME).is_file() and not (path / MANIFEST).is_file():
@@ -51,7 +56,7 @@ def find_thing(text: str, root: Path) -> Artifact | ModelSource:
         raise UsageError(
             "there is no such file or folder",
             where=text,
-            remedy=f"name a model folder, a config.json, hf:ORG/NAME@REV or an artifact{hub}",
+            remedy=f"name a model folder, a config.json, hf:ORG/NAME@REV, a library or an artifact{hub}",
         )
     try:
         return locate_artifact(text, root)

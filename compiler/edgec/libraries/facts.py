@@ -36,7 +36,8 @@ def facts(library: LibraryFile) -> dict[str, Any]:
     """
     functions = bytecode_functions(library.bytecode, f"{library.path}: the bytecode")
     called = {f.name for f in functions if f.kind == "packed"}
-    own = {library.prefix + name for name in library.host_functions}
+    # TVM writes them with the prefix or without it.
+    own = {begin + name for begin in ("", library.prefix) for name in library.host_functions}
     images = [item.image for item in library.objects]
     exported = {name for image in images for name in image.exported}
     undefined = {name for image in images for name in image.undefined}

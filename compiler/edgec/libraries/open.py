@@ -13,7 +13,7 @@ from edgec.libraries.device import KINDS, DeviceModule
 from edgec.libraries.objects import ObjectFile, is_object, parse_image, parse_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 BLOB_SYMBOL = "__tvm_ffi__library_bin"
@@ -71,6 +71,26 @@ def open_library(path: Path, prefix: str | None = None) -> LibraryFile:
         UsageError: the file can't be read, or it holds several libraries and none is named.
         VerificationError: it is damaged, or holds no library.
     """
+    form, objects, blobs = _read(path)
+    return _library(path, form, objects, blobs, _choose(prefix, sorted(blobs), str(path)))
+
+
+def open_libraries(path: Path) -> list[LibraryFile]:
+    """Read every library in a file, at least one, by prefix.
+
+    Args:
+        path: of a shared object, a static archive, or a tar of object files.
+
+    Raises:
+        UsageError: the file can't be read.
+        VerificationError: it is damaged, or holds no library.
+    """
+    form, objects, blobs = _read(path)
+    return [_library(path, form, objects, blobs, prefix) for prefix in sorted(blobs)]
+
+
+def _read(path: Path) -> tuple[str, tuple[ObjectFile, ...], dict[str, memoryview]]:
+    """Form, objects and blobs of a file."""
     where = str(path)
     try:
         data = path.read_bytes()
@@ -80,7 +100,19 @@ def open_library(path: Path, prefix: str | None = None) -> LibraryFile:
         ) from error
     form, objects = _objects(data, path.name, where)
     blobs = _blobs(objects)
-    prefix = _choose(prefix, sorted(blobs), where)
+    if not blobs:
+        raise damaged(f"no symbol ends in {BLOB_SYMBOL}, so this is no library of TVM", where)
+    return form, objects, blobs
+
+
+def _library(
+    path: Path,
+    form: str,
+    objects: tuple[ObjectFile, ...],
+    blobs: Mapping[str, memoryview],
+    prefix: str,
+) -> LibraryFile:
+    where = str(path)
     blob = Blob.parse(blobs[prefix], f"{where}: the blob")
     return LibraryFile(
         path,
@@ -121,8 +153,6 @@ def _blobs(objects: Sequence[ObjectFile]) -> dict[str, memoryview]:
 
 
 def _choose(prefix: str | None, found: Sequence[str], where: str) -> str:
-    if not found:
-        raise damaged(f"no symbol ends in {BLOB_SYMBOL}, so this is no library of TVM", where)
     if prefix is None:
         if len(found) > 1:
             raise UsageError(

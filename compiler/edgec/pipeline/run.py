@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from edgec import __version__
 from edgec.artifacts.artifact import open_artifact
 from edgec.artifacts.assemble import Parts, assemble
-from edgec.artifacts.layout import CHAT_CONFIG, GOLDEN, LIBRARY_FACTS, REPORT, REPORT_SCHEMA
+from edgec.artifacts.layout import (
+    CHAT_CONFIG,
+    GOLDEN,
+    LIBRARY_FACTS,
+    REFERENCE_KERNELS,
+    REPORT,
+    REPORT_SCHEMA,
+)
 from edgec.artifacts.manifest import Provenance, build_manifest
 from edgec.artifacts.memory_plan import MIB, MemoryPlan
 from edgec.errors import EdgecError, VerificationError
@@ -25,6 +32,7 @@ from edgec.pipeline.history import History
 from edgec.pipeline.sources import Sources
 from edgec.pipeline.stage import StageIdentity, identify
 from edgec.stages.model_file import ModelFile
+from edgec.standins import NATIVE
 from edgec.verification.verdict import gates
 
 if TYPE_CHECKING:
@@ -175,6 +183,9 @@ def _write(
         chat_config=json.loads((results["chat"].path / CHAT_CONFIG).read_text()),
         report=report,
         golden=golden if golden is not None and golden.is_file() else None,
+        reference_kernels=(
+            None if plan.target.standin == NATIVE else results["compile"].path / REFERENCE_KERNELS
+        ),
     )
     made = Provenance(
         digest=digest,

@@ -16,16 +16,14 @@ from edgec.artifacts.layout import GOLDEN, LIBRARY_FACTS, REFERENCE_KERNELS, REP
 from edgec.checkpoints import open_checkpoint
 from edgec.files import pretty_json
 from edgec.quantization.reader import QuantizedCheckpoint
-from edgec.runtime.engine import Capacity
 from edgec.runtime.tokenizer import Tokenizer
 from edgec.stages.model_file import ModelFile
-from edgec.standins import NATIVE, Requirements, find_standin
+from edgec.standins import Requirements
+from edgec.verification.built import BuiltLibrary
 from edgec.verification.golden import make_golden
 from edgec.verification.golden_file import write_golden
-from edgec.verification.kernel_references import References
-from edgec.verification.kernels import check_kernels
 from edgec.verification.reference import from_artifact, from_checkpoint
-from edgec.verification.run import WHOLE, Extent, verify
+from edgec.verification.run import verify
 from edgec.verification.text import load_documents, windows
 from edgec.verification.verdict import check_agreement
 
@@ -35,19 +33,12 @@ if TYPE_CHECKING:
     from edgec.quantization.schemes import FloatType, TensorScheme
     from edgec.runtime.engine import Engine
     from edgec.stages.context import StageContext
-    from edgec.standins.device.hosting import Observer
     from edgec.verification.reference import Reference
     from edgec.verification.text import Document
 
 _GOLDEN_TOKENS = 64
 # Without a text the library is only compared with itself, on ids without meaning.
 _SELF_CHECK_TOKENS = 96
-# How long an emulated device may take for the text, and again for the ways to call it.
-_SECONDS = 30
-_FEWEST, _PATH_TOKENS = 16, 48  # tokens
-_CHECKED_TOKENS = 64
-# Several sequences at once, and room for chunks that end unevenly.
-_SEQUENCES_AT_ONCE = 4
 
 
 def run(context: StageContext) -> None:
@@ -57,8 +48,9 @@ def run(context: StageContext) -> None:
         schemes = {item.name: quantized.scheme(item.name) for item in model.parameters}
         dtype = quantized.dtype
     documents, samples = _text(context, model)
-    kernels = _check_kernels(context, [token for ids in samples for token in ids])
-    engine, facts = _engine(context, longest=max(map(len, samples)))
+    built = _built(context, model)
+    kernels = _check_kernels(context, built, [token for ids in samples for token in ids])
+    engine, facts = _engine(context, built, longest=max(map(len, samples)))
     original, shipped = _references(context, model, schemes, dtype)
     figures = verify(
         engine,
@@ -68,7 +60,7 @@ def run(context: StageContext) -> None:
         documents=documents,
         dtype=dtype,
         progress=context.progress,
-        extent=_extent(context),
+        extent=built.extent,
     )
     check_agreement(figures)
     report = {"verification": facts, **figures, **kernels}
@@ -97,71 +89,48 @@ def _text(context: StageContext, model: ModelFile) -> tuple[list[Document], list
     )
 
 
-def _extent(context: StageContext) -> Extent:
-    """All of the text where the library runs on this machine itself, a part where it is emulated."""
-    rate = find_standin(str(context.inputs["target.standin"])).WEIGHTS_PER_SECOND
-    if rate is None:
-        return WHOLE
-    model = ModelFile.read(context.parents["checkpoint"])
-    weights = sum(math.prod(parameter.shape) for parameter in model.parameters)
-    tokens = int(_SECONDS * rate / weights)
-    return Extent(
-        tokens=max(_FEWEST, tokens), path_tokens=max(_FEWEST, min(_PATH_TOKENS, tokens // 12))
-    )
-
-
-def _check_kernels(context: StageContext, tokens: list[int]) -> dict[str, Any]:
-    """Each kernel alone, with every memory access checked, if the stand-in shows its calls."""
-    if context.inputs["target.standin"] == NATIVE:
-        return {}
-    context.progress.note("checking each kernel alone")
-    references = References(context.parents["compile"] / REFERENCE_KERNELS)
-    facts = json.loads((context.parents["compile"] / LIBRARY_FACTS).read_text())
-
-    def open_checked(observer: Observer) -> Engine:
-        return _open(context, longest=_CHECKED_TOKENS, checked=True, observer=observer)
-
-    return {"kernels": check_kernels(open_checked, references, facts["kernels"], tokens)}
-
-
-def _engine(context: StageContext, longest: int) -> tuple[Engine | None, dict[str, Any]]:
-    """The library on its stand-in, or the reason why it can't be run here."""
-    standin = str(context.inputs["target.standin"])
-    missing = list(context.inputs["standin.missing_features"])
-    if missing:
-        reason = f"this CPU lacks {', '.join(missing)}"
-        context.progress.note(f"the library is not run: {reason}")
-        return None, {"standin": standin, "ran": False, "reason": reason}
-    context.progress.note("loading the library")
-    return _open(context, longest), {"standin": standin, "ran": True}
-
-
-def _open(
-    context: StageContext,
-    longest: int,
-    *,
-    checked: bool = False,
-    observer: Observer | None = None,
-) -> Engine:
-    inputs, parents = context.inputs, context.parents
-    library = json.loads((parents["compile"] / LIBRARY_FACTS).read_text())["library"]
-    return find_standin(str(inputs["target.standin"])).open_engine(
-        parents["compile"] / library,
-        parents["pack"],
-        Requirements(
+def _built(context: StageContext, model: ModelFile) -> BuiltLibrary:
+    """The library and its stand-in."""
+    inputs, compiled = context.inputs, context.parents["compile"]
+    facts = json.loads((compiled / LIBRARY_FACTS).read_text())
+    return BuiltLibrary(
+        path=compiled / facts["library"],
+        weights=context.parents["pack"],
+        standin=str(inputs["target.standin"]),
+        requirements=Requirements(
             architecture=str(inputs["target.architecture"]),
             cpu_features=tuple(inputs["target.cpu_features"]),
             cpu=inputs["target.standin_cpu"],
             limits=dict(inputs["target.limits"]),
         ),
-        capacity=Capacity(
-            sequences=min(_SEQUENCES_AT_ONCE, int(inputs["context.max_batch_size"])),
-            tokens=min(int(inputs["context.length"]), _SEQUENCES_AT_ONCE * longest),
-            prefill_chunk=int(inputs["context.prefill_chunk"]),
-        ),
-        checked=checked,
-        observer=observer,
+        context_length=int(inputs["context.length"]),
+        prefill_chunk=int(inputs["context.prefill_chunk"]),
+        max_batch_size=int(inputs["context.max_batch_size"]),
+        parameters=sum(math.prod(parameter.shape) for parameter in model.parameters),
+        kernels=sorted(facts["kernels"]),
+        references=compiled / REFERENCE_KERNELS,
     )
+
+
+def _check_kernels(context: StageContext, built: BuiltLibrary, tokens: list[int]) -> dict[str, Any]:
+    """Each kernel alone, if the stand-in shows its calls."""
+    if not built.emulated:
+        return {}
+    context.progress.note("checking each kernel alone")
+    return {"kernels": built.check_kernels(tokens)}
+
+
+def _engine(
+    context: StageContext, built: BuiltLibrary, longest: int
+) -> tuple[Engine | None, dict[str, Any]]:
+    """The library on its stand-in, or the reason why it can't be run here."""
+    missing = list(context.inputs["standin.missing_features"])
+    if missing:
+        reason = f"this CPU lacks {', '.join(missing)}"
+        context.progress.note(f"the library is not run: {reason}")
+        return None, {"standin": built.standin, "ran": False, "reason": reason}
+    context.progress.note("loading the library")
+    return built.open(longest), {"standin": built.standin, "ran": True}
 
 
 def _references(

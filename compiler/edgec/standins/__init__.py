@@ -50,7 +50,8 @@ class StandIn(Protocol):
 
     WEIGHTS_PER_SECOND: float | None
     """How many weights of a model are used in a second, in tokens times weights, on two cores:
-    roughly, to tell how much can be run. None where a device's own speed makes that no question."""
+    roughly, to tell how much can be run. None where the library runs on a device itself: its speed
+    makes that no question, and there is no observer and nothing checked."""
 
     def open_engine(
         self,

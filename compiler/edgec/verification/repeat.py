@@ -1,15 +1,17 @@
-"""Repeat the checks of a finished artifact: its files, its golden outputs, the whole comparison."""
+"""Repeat the checks of a finished artifact: files, kernels, golden outputs, the whole comparison."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgec.errors import UsageError, VerificationError
 from edgec.quantization.schemes import find_scheme
 from edgec.runtime.compatibility import check_runtime
-from edgec.runtime.engine import Capacity
-from edgec.standins import Requirements, find_standin
+from edgec.standins import Requirements
+from edgec.verification.built import BuiltLibrary
 from edgec.verification.golden import check_golden
 from edgec.verification.golden_file import read_golden
 from edgec.verification.original import find_original, references
@@ -20,13 +22,12 @@ from edgec.verification.verdict import check_agreement, gates
 if TYPE_CHECKING:
     from edgec.artifacts.artifact import Artifact
     from edgec.progress import Progress
-    from edgec.verification.interfaces import Engine
     from edgec.verification.original import Original
     from edgec.verification.run import Report
     from edgec.verification.text import Document
 
-# Several sequences at once, and room for chunks that end unevenly.
-_SEQUENCES_AT_ONCE = 4
+# Without golden inputs kernels are run on ids without meaning.
+_RANDOM_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,57 @@ def repeat_files(artifact: Artifact) -> Files:
     return Files(len(entries), sum(entry["bytes"] for entry in entries))
 
 
-def repeat_golden(artifact: Artifact) -> dict[str, Any] | None:
-    """Run the golden inputs on the target's stand-in.
+def repeat_kernels(
+    artifact: Artifact, progress: Progress, standin: str | None = None
+) -> dict[str, Any] | None:
+    """Run each kernel alone beside its reference, with every memory access checked.
+
+    Args:
+        artifact: whose files were checked.
+        progress: is told what is done.
+        standin: to run it on; None for the one of its target.
+
+    Returns:
+        The section ``kernels`` of a report, see :func:`edgec.verification.kernels.check_kernels`;
+        None if the artifact doesn't say what its kernels compute, or the stand-in doesn't show it.
+
+    Raises:
+        UsageError: there is no such stand-in, or the library is none for it.
+        VerificationError: a kernel doesn't compute what it should, or the references are damaged.
+        ToolchainError: the stand-in can't run the library here.
+    """
+    built = _built(artifact, standin)
+    if not (artifact.reference_kernels.is_file() and built.emulated):
+        return None
+    progress.note("checking each kernel alone")
+    return built.check_kernels(_tokens(artifact))
+
+
+def repeat_golden(artifact: Artifact, standin: str | None = None) -> dict[str, Any] | None:
+    """Run the golden inputs on a stand-in.
+
+    Args:
+        artifact: whose files were checked.
+        standin: to run it on; None for the one of its target.
 
     Returns:
         The figures of ``check_golden``; None if the artifact has no golden outputs, because it
         was built without being run.
 
     Raises:
+        UsageError: there is no such stand-in, or the library is none for it.
         VerificationError: outputs differ by more than the tolerance, or the file is damaged.
         ToolchainError: the stand-in can't run the library here.
     """
     if not artifact.golden.is_file():
         return None
     golden = read_golden(artifact.golden)
-    return check_golden(_engine(artifact, tokens=len(golden.tokens), sequences=1), golden)
+    return check_golden(_built(artifact, standin).open(len(golden.tokens), sequences=1), golden)
 
 
-def repeat_reference(artifact: Artifact, source: str, progress: Progress) -> Report:
+def repeat_reference(
+    artifact: Artifact, source: str, progress: Progress, standin: str | None = None
+) -> Report:
     """Compare the artifact with the original model again, and judge it by its recipe's limits.
 
     The text is that of the recipe if it can be found here, else the artifact's golden inputs.
@@ -79,13 +113,14 @@ def repeat_reference(artifact: Artifact, source: str, progress: Progress) -> Rep
         artifact: whose files were checked.
         source: of the original model, as in recipes; empty for the recipe's own.
         progress: is told of tokens.
+        standin: to run it on; None for the one of its target.
 
     Returns:
         The figures of :func:`edgec.verification.run.verify`; ``text.same`` tells whether the
         text was the one of the build.
 
     Raises:
-        UsageError: the model can't be found, or there is no text.
+        UsageError: the model can't be found, there is no text, or there is no such stand-in.
         VerificationError: the artifact doesn't compute what its weights say, breaks a limit of its
             recipe, or was built from another model.
         ToolchainError: the stand-in can't run the library here, or torch is missing.
@@ -94,7 +129,8 @@ def repeat_reference(artifact: Artifact, source: str, progress: Progress) -> Rep
     progress.note("opening the original model")
     original = find_original(artifact, source)
     documents, samples = _text(artifact, original)
-    engine = _engine(artifact, tokens=max(map(len, samples)), sequences=_SEQUENCES_AT_ONCE)
+    built = _built(artifact, standin)
+    engine = built.open(max(map(len, samples)))
     progress.note("loading the reference")
     first, shipped = references(artifact, original)
     report = verify(
@@ -105,9 +141,10 @@ def repeat_reference(artifact: Artifact, source: str, progress: Progress) -> Rep
         documents=documents,
         dtype=find_scheme(original.recipe.quantization.scheme).dtype,
         progress=progress,
+        extent=built.extent,
     )
-    built = artifact.report.get("text") or {}
-    report["text"]["same"] = built.get("digest") == report["text"]["digest"]
+    text = artifact.report.get("text") or {}
+    report["text"]["same"] = text.get("digest") == report["text"]["digest"]
     check_agreement(report)
     if broken := gates(report, original.recipe.quality):
         raise VerificationError(
@@ -118,27 +155,37 @@ def repeat_reference(artifact: Artifact, source: str, progress: Progress) -> Rep
     return report
 
 
-def _engine(artifact: Artifact, *, tokens: int, sequences: int) -> Engine:
-    runtime = artifact.manifest["runtime"]
+def _built(artifact: Artifact, standin: str | None) -> BuiltLibrary:
+    """An artifact's library as its manifest describes it."""
+    manifest = artifact.manifest
+    runtime, sizes = manifest["runtime"], manifest["recipe"]["context"]
     check_runtime(artifact.library, runtime)
-    sizes = artifact.manifest["recipe"]["context"]
-    count = min(sequences, int(sizes["max_batch_size"]))
-    length = int(artifact.manifest["memory"]["context_length"])
-    return find_standin(artifact.manifest["standin"]).open_engine(
-        artifact.library,
-        artifact.model,
-        Requirements(
+    return BuiltLibrary(
+        path=artifact.library,
+        weights=artifact.model,
+        standin=standin or manifest["standin"],
+        requirements=Requirements(
             architecture=runtime["architecture"],
             cpu_features=tuple(runtime["cpu_features"]),
-            cpu=artifact.manifest.get("standin_cpu"),
-            limits=artifact.manifest.get("limits", {}),
+            cpu=manifest.get("standin_cpu"),
+            limits=manifest.get("limits", {}),
         ),
-        capacity=Capacity(
-            sequences=count,
-            tokens=min(length, count * tokens),
-            prefill_chunk=min(int(sizes["prefill_chunk"]), length),
-        ),
+        context_length=int(manifest["memory"]["context_length"]),
+        prefill_chunk=int(sizes["prefill_chunk"]),
+        max_batch_size=int(sizes["max_batch_size"]),
+        parameters=int(manifest["model"]["parameters"]),
+        kernels=sorted(manifest["kernels"].get("by_name", {})),
+        references=artifact.reference_kernels,
     )
+
+
+def _tokens(artifact: Artifact) -> list[int]:
+    """The golden inputs; ids drawn at random if the artifact was built without being run."""
+    if artifact.golden.is_file():
+        return list(read_golden(artifact.golden).tokens.tolist())
+    vocabulary = int(artifact.chat_config["vocab_size"])
+    count = min(_RANDOM_TOKENS, int(artifact.manifest["memory"]["context_length"]))
+    return [int(token) for token in np.random.default_rng(0).integers(0, vocabulary, count)]
 
 
 def _text(artifact: Artifact, original: Original) -> tuple[list[Document], list[list[int]]]:

@@ -39,7 +39,7 @@ class Extent:
         left = sum(map(len, windows)) if self.tokens is None else max(2, self.tokens)
         parts = []
         for ids in windows:
-            if left < 2:  # noqa: PLR2004 - one token predicts none of the window
+            if left < 2:
                 break
             parts.append(ids[:left])
             left -= len(parts[-1])

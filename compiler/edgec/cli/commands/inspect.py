@@ -1,22 +1,24 @@
-"""``edgec inspect``: what is in a model or an artifact."""
+"""``edgec inspect``: what is in a model, an artifact or a compiled library."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgec.artifacts.artifact import Artifact
 from edgec.cli.describe import artifact_lines, quality_lines
+from edgec.cli.library_lines import library_lines
 from edgec.cli.model_lines import model_lines
 from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import format_bytes, format_count, print_json, say, stdout_table
 from edgec.inspection.find import find_thing
+from edgec.inspection.library import inspect_artifact, inspect_libraries
 from edgec.inspection.model import inspect_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from edgec.inspection.model import ModelReport
 
@@ -31,6 +33,7 @@ _DIGITS = 16
         "edgec inspect hf:HuggingFaceTB/SmolLM2-135M@main",
         "edgec inspect path/to/config.json",
         "edgec inspect artifacts/tinypy/x86-64-v4",
+        "edgec inspect path/to/libmodel.a",
     )
 )
 @click.argument("thing")
@@ -38,14 +41,18 @@ _DIGITS = 16
 @json_option
 @click.pass_context
 def command(context: click.Context, *, thing: str, out: Path, as_json: bool) -> None:
-    """Show what is in a model or an artifact.
+    """Show what is in a model, an artifact or a library.
 
     THING is a model: its folder, its config.json or hf:ORG/NAME@REV. No weight is read, only
     config, index and headers. The answer is whether edgec can build it, or which feature is
     missing (exit code 3), and how large it would be. Or THING is an artifact: its folder, or the
-    name of a recipe that was built.
+    name of a recipe that was built. Or it is the file of a compiled library: model.so, model.tar
+    or libmodel.a.
     """
     found = find_thing(thing, out)
+    if isinstance(found, Path):
+        _show_libraries(found, as_json=as_json)
+        return
     if isinstance(found, Artifact):
         _show_artifact(found, as_json=as_json)
         return
@@ -84,14 +91,28 @@ def _show_model(report: ModelReport) -> None:
         say(problem)
 
 
+def _show_libraries(path: Path, *, as_json: bool) -> None:
+    reports = inspect_libraries(path)
+    if as_json:
+        data = {"kind": "library", "libraries": [report.to_json() for report in reports]}
+        print_json(_SCHEMA, data)
+        return
+    for number, report in enumerate(reports):
+        if number:
+            click.echo()
+        _print_lines(library_lines(report, str(path)))
+
+
 def _show_artifact(artifact: Artifact, *, as_json: bool) -> None:
     manifest, report = artifact.manifest, artifact.report
+    library = inspect_artifact(artifact)
     if as_json:
         data = {
             "kind": "artifact",
             "folder": str(artifact.folder),
             "manifest": manifest,
             "report": report,
+            "library": library.to_json(),
         }
         print_json(_SCHEMA, data)
         return
@@ -100,6 +121,7 @@ def _show_artifact(artifact: Artifact, *, as_json: bool) -> None:
             ("artifact", str(artifact.folder)),
             *_origin_lines(manifest),
             *artifact_lines(manifest),
+            *library_lines(library, artifact.library.relative_to(artifact.folder).as_posix()),
             *quality_lines(report),
             *_toolchain_lines(manifest),
         ]
