@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from edgec.artifacts.layout import LIBRARY_FACTS, REFERENCE_KERNELS
 from edgec.layouts.tensor_cache import TensorCache
 from edgec.layouts.unpack import unpacked_rows
 from edgec.progress import Silent
@@ -16,12 +20,17 @@ from edgec.stages import checkpoint, importer, pack, quantize
 from edgec.stages import compile as compile_stage
 from edgec.stages.context import StageContext
 from edgec.stages.model_file import ModelFile
+from edgec.standins import Requirements
 from edgec.target import load_target
+from edgec.verification.built import BuiltLibrary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
+
+    from edgec.target import Target
 
 CONTEXT = 128
 CHUNK = 32
@@ -55,16 +64,54 @@ def save_random_model(config: Any, folder: Path, *, seed: int) -> Any:
 def build(
     folder: Path, out: Path, *, scheme: str, overrides: Any = (), group_size: int = 32
 ) -> Built:
-    """Run the stages from checkpoint to library on a model folder."""
-    target = load_target("host")
-    quantization = {
+    """Run the stages from checkpoint to library on a model folder, for this CPU."""
+    outputs = run_stages(
+        folder,
+        out,
+        load_target("host"),
+        scheme=scheme,
+        overrides=overrides,
+        group_size=group_size,
+    )
+    library = outputs["compile"] / "model.so"
+    engine = Engine(
+        *open_natively(library),
+        library,
+        MappedWeights(outputs["pack"]),
+        Capacity(sequences=BATCH, tokens=CONTEXT * BATCH, prefill_chunk=CHUNK),
+    )
+    return Built(engine, _shipped(outputs))
+
+
+def run_stages(
+    folder: Path,
+    out: Path,
+    target: Target,
+    *,
+    scheme: str,
+    overrides: Any = (),
+    group_size: int = 32,
+    shared: Mapping[str, Path] = MappingProxyType({}),
+) -> dict[str, Path]:
+    """Run the stages from checkpoint to library.
+
+    Args:
+        folder: of the model.
+        out: gets a folder for each stage.
+        target: to compile for.
+        scheme: of the quantization.
+        overrides: of the quantization.
+        group_size: of the quantization.
+        shared: what this function returned for another target: only the library is made anew.
+
+    Returns:
+        The folder of each stage.
+    """
+    inputs = {
         "quantization.scheme": scheme,
         "quantization.method": "rtn",
         "quantization.group_size": group_size,
         "quantization.overrides": list(overrides),
-    }
-    inputs = {
-        **quantization,
         "context.length": CONTEXT,
         "context.prefill_chunk": CHUNK,
         "context.max_batch_size": BATCH,
@@ -78,7 +125,7 @@ def build(
         "library.name": "tiny",
     }
     local = {"source": str(folder), "base": str(folder), "seed": 0, "threads": 2}
-    outputs: dict[str, Path] = {}
+    outputs = {name: path for name, path in shared.items() if name != "compile"}
     for name, stage, parents in (
         ("checkpoint", checkpoint, ()),
         ("quantize", quantize, ("checkpoint",)),
@@ -86,6 +133,8 @@ def build(
         ("compile", compile_stage, ("checkpoint", "import")),
         ("pack", pack, ("checkpoint", "quantize")),
     ):
+        if name in outputs:
+            continue
         outputs[name] = out / name
         outputs[name].mkdir(parents=True)
         stage.run(
@@ -97,17 +146,30 @@ def build(
                 progress=Silent(),
             )
         )
-    library = outputs["compile"] / "model.so"
-    engine = Engine(
-        *open_natively(library),
-        library,
-        MappedWeights(outputs["pack"]),
-        Capacity(sequences=BATCH, tokens=CONTEXT * BATCH, prefill_chunk=CHUNK),
+    return outputs
+
+
+def library_of(outputs: Mapping[str, Path], target: Target) -> BuiltLibrary:
+    """The library of some stages on the target's stand-in."""
+    facts = json.loads((outputs["compile"] / LIBRARY_FACTS).read_text())
+    parameters = ModelFile.read(outputs["checkpoint"]).parameters
+    return BuiltLibrary(
+        path=outputs["compile"] / facts["library"],
+        weights=outputs["pack"],
+        standin=target.standin,
+        requirements=Requirements(
+            target.architecture, target.cpu_features, target.standin_cpu, target.limits
+        ),
+        context_length=CONTEXT,
+        prefill_chunk=CHUNK,
+        max_batch_size=BATCH,
+        parameters=sum(math.prod(parameter.shape) for parameter in parameters),
+        kernels=sorted(facts["kernels"]),
+        references=outputs["compile"] / REFERENCE_KERNELS,
     )
-    return Built(engine, _shipped(outputs))
 
 
-def _shipped(outputs: dict[str, Path]) -> dict[str, np.ndarray]:
+def _shipped(outputs: Mapping[str, Path]) -> dict[str, np.ndarray]:
     cache = TensorCache(outputs["pack"])
     weights: dict[str, np.ndarray] = {}
     with QuantizedCheckpoint(outputs["quantize"]) as quantized:

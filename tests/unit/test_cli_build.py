@@ -31,6 +31,7 @@ FIGURES = {
     "perplexity_ratio_error": 0.00501,
     "max_logit_error": 3.14e-5,
 }
+FIGURES_TEXT = "KL 0.0237 nats, top-1 89.2 %, perplexity ratio 1.0191 ± 0.0050"
 REPORT: dict[str, Any] = {
     "schema": "edgec.report/v1",
     "verification": {"standin": "native", "ran": True},
@@ -120,6 +121,47 @@ def test_the_artifact_is_on_stdout_and_the_rest_on_stderr(pipeline: Callable[...
             ],
         ),
         ({"paths": {"decode": 1e-5}}, ["  paths     max |Δlogit| decode 1.0e-05"]),
+        (
+            {
+                "text": {"tokens": 2000, "artifact_tokens": 512},
+                "total": FIGURES,
+                "quantizer": FIGURES,
+            },
+            [
+                f"  quality   {FIGURES_TEXT} on 512 tokens",
+                f"  quantizer {FIGURES_TEXT} with the stored weights in PyTorch on 2000 tokens",
+            ],
+        ),
+        (
+            {"text": {"tokens": 2000, "artifact_tokens": 0}, "quantizer": FIGURES},
+            [f"  quality   {FIGURES_TEXT} on 2000 tokens"],
+        ),
+        (
+            {
+                "verification": {"standin": "emulator", "ran": True},
+                "kernels": {
+                    "checked": {
+                        "take": {"calls": 2, "max_error": 0.0},
+                        "norm": {"calls": 4, "max_error": 5.7e-4},
+                    },
+                    "unchecked": {"softmax": 1},
+                    "not_called": ["a", "b"],
+                },
+            },
+            [
+                (
+                    "  kernels   2 checked alone on the stand-in emulator, max error 5.7e-04 (norm);"
+                    " 1 without reference; 2 not called"
+                )
+            ],
+        ),
+        (
+            {
+                "verification": {"standin": "qemu", "ran": True},
+                "kernels": {"checked": {}, "unchecked": {}, "not_called": []},
+            },
+            ["  kernels   0 checked alone on the stand-in qemu"],
+        ),
     ],
 )
 def test_reports_may_lack_sections(

@@ -284,8 +284,17 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "artifact": {"prefill": 1e-6, "decode": 2e-6},
             "reference": {"prefill": 3e-6, "decode": 4e-6},
         },
+        "kernels": {
+            "checked": {
+                "take": {"calls": 3, "max_error": 0.0},
+                "norm": {"calls": 4, "max_error": 5.7e-4},
+            },
+            "unchecked": {"softmax": 1},
+            "not_called": [f"other_{number}" for number in range(9)],
+            "sampling": {"apply_penalty_inplace": 1e-8, "softmax_with_temperature": 2e-8},
+        },
         "reference": {
-            "text": {"tokens": 2000, "same": True},
+            "text": {"tokens": 2000, "artifact_tokens": 512, "same": True},
             "compiler": {"max_logit_error": 5e-5, "tolerance": 0.001},
             "total": {
                 "kl": 0.1,
@@ -299,14 +308,21 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def answering(name: str) -> Callable[..., Any]:
         def check(*arguments: Any) -> Any:
-            answers.setdefault("asked", []).append((name, *arguments[1:2]))
+            asked = [item for item in arguments[1:] if item is None or isinstance(item, str)]
+            answers.setdefault("asked", []).append((name, *asked))
             if isinstance(answers[name], Exception):
                 raise answers[name]
             return answers[name]
 
         return check
 
-    for name in ("files", "golden", "reference"):
+    answers["shown"] = True
+    monkeypatch.setattr(
+        verify,
+        "shows_kernels",
+        lambda artifact, _standin: answers["shown"] and artifact.reference_kernels.is_file(),
+    )
+    for name in ("files", "golden", "kernels", "reference"):
         monkeypatch.setattr(verify, f"repeat_{name}", answering(name))
     return answers
 
@@ -330,12 +346,86 @@ def test_the_reference_is_run_when_it_is_asked_for(
 ) -> None:
     done = call("verify", folder, *arguments)
     assert done.code == 0
-    assert ("reference", source) in checks["asked"]
-    assert "text of 2000 tokens" in done.out
+    assert ("reference", source, None) in checks["asked"]
+    assert "text of 512 tokens" in done.out
     assert "against the original model: KL 0.1000 nats" in done.out
     assert "isn't the one of the build" not in done.err
     checks["reference"]["text"]["same"] = False
     assert "isn't the one of the build" in call("verify", folder, "--reference").err
+
+
+@pytest.fixture
+def device_folder(tmp_path: Path) -> str:
+    """An artifact for another device, whose kernels can be checked alone."""
+    files = {"kernels.json": b"{}"}
+    return str(make_artifact(tmp_path / "device", files=files, standin="emulator").folder)
+
+
+def test_verify_prints_what_was_found_of_kernels(
+    checks: dict[str, Any], device_folder: str
+) -> None:
+    done = call("verify", device_folder)
+    assert done.code == 0
+    assert done.out.splitlines()[:5] == [
+        "kernels     2 checked alone on the stand-in emulator, in 7 calls",
+        "max error   5.7e-04 (norm) of the scale of its results",
+        "unchecked   1 without reference: softmax",
+        "not called  9: other_0, other_1, other_2, other_3, other_4, other_5 and 3 more",
+        "sampling    2 functions, max error 2.0e-08 (softmax_with_temperature)",
+    ]
+    assert done.out.splitlines()[5].startswith("COMPUTED")
+    assert checks["asked"] == [("files",), ("kernels", None), ("golden", None)]
+    data = call("verify", device_folder, "--json").data
+    assert data["standin"] == "emulator"
+    assert data["kernels"] == checks["kernels"]
+
+
+def test_kernels_may_be_left_out(checks: dict[str, Any], device_folder: str) -> None:
+    done = call("verify", device_folder, "--no-kernels", "--json")
+    assert done.data["kernels"] is None
+    assert [name for name, *_ in checks["asked"]] == ["files", "golden"]
+
+
+def test_a_stand_in_that_shows_no_kernels_says_nothing_of_them(
+    checks: dict[str, Any], device_folder: str
+) -> None:
+    checks["shown"] = False
+    done = call("verify", device_folder)
+    assert done.code == 0
+    assert done.out.startswith("COMPUTED")
+    assert "no kernel was checked alone" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "standin"),
+    [
+        (["--standin", "pocl"], "pocl"),
+        (["--device", "cuda"], "gpu"),
+        (["--device", "cuda", "--standin", "gpu"], "gpu"),
+    ],
+)
+def test_the_stand_in_may_be_chosen(
+    checks: dict[str, Any], device_folder: str, arguments: list[str], standin: str
+) -> None:
+    done = call("verify", device_folder, "--reference", "some/model", *arguments, "--json")
+    assert done.data["standin"] == standin
+    assert checks["asked"][1:] == [
+        ("kernels", standin),
+        ("golden", standin),
+        ("reference", "some/model", standin),
+    ]
+
+
+def test_a_device_and_another_stand_in_are_refused(
+    checks: dict[str, Any], device_folder: str
+) -> None:
+    done = call("verify", device_folder, "--device", "cuda", "--standin", "pocl")
+    assert done.code == 2
+    assert done.err == (
+        "error: edgec verify: --device cuda means --standin gpu, and pocl is named too; leave one"
+        " of them out\n"
+    )
+    assert "asked" not in checks
 
 
 def test_verify_in_json(checks: dict[str, Any], folder: str) -> None:

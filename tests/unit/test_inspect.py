@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from artifact_fakes import make_artifact
 from cli_calls import call
+from library_builders import BLOB, elf, macho
 
 from edgec.artifacts.artifact import Artifact
 from edgec.checkpoints import ModelSource
@@ -20,6 +21,9 @@ from edgec.inspection.find import find_thing
 from edgec.inspection.model import inspect_model
 from edgec.inspection.sizes import parameter_count, scheme_sizes
 from edgec.inspection.weights import look_at_weights
+from edgec.libraries.ar import build_archive
+from edgec.libraries.members import Member
+from edgec.libraries.open import BLOB_SYMBOL
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.models.parameters import Parameter, Source
 from edgec.models.rope import Rope
@@ -93,6 +97,12 @@ def without_tvm(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(model, "_build", lambda _config: (PARAMETERS, caches))
     monkeypatch.setattr(model, "load_family", lambda _config: Family)
+
+
+def library() -> bytes:
+    """A library for Arm with one kernel."""
+    symbols = {"__tvm_ffi_add": b"code", "__tvm_ffi_take": b"code", BLOB_SYMBOL: BLOB.to_bytes()}
+    return elf(symbols, ["TVMFFIErrorSetRaisedFromCStrParts"], shared=True, needed=["libc.so"])
 
 
 def folder_source(folder: Path) -> ModelSource:
@@ -321,6 +331,79 @@ def test_an_artifact_is_shown(tmp_path: Path) -> None:
     data = call("inspect", str(artifact.folder), "--json").data
     assert (data["kind"], data["manifest"]["name"]) == ("artifact", "toy")
     assert data["report"] == {"schema": "edgec.report/v1"}
+    # What is in lib/ is no library, and that is said.
+    assert data["library"]["facts"] is None
+    assert data["library"]["problem"]["where"].endswith("lib/model.so")
+    assert "library     lib/model.so: " in done.out
+
+
+def test_the_library_of_an_artifact_is_shown_against_its_limits(tmp_path: Path) -> None:
+    needs = {
+        "norm": {"threads": 64, "shared_memory_bytes": 256, "buffers": 5, "argument_bytes": 48},
+        "gemm": {"threads": 256, "shared_memory_bytes": 16384, "buffers": 4, "argument_bytes": 40},
+        "odd": {"threads": None, "shared_memory_bytes": 0, "buffers": 1, "argument_bytes": 8},
+    }
+    artifact = make_artifact(
+        tmp_path / "a",
+        files={"lib/model.so": library()},
+        kernels__device_kernels=needs,
+        limits={"max_threads": 256, "max_shared_memory_bytes": 32768, "max_buffers": 64},
+    )
+    done = call("inspect", str(artifact.folder))
+    assert done.code == 0
+    lines = done.out.splitlines()
+    for line in (
+        "library     lib/model.so: ELF shared library for aarch64, aligned to 16.0 KiB, needs libc.so",
+        "symbols     3 exported without a prefix, 1 undefined: TVMFFIErrorSetRaisedFromCStrParts",
+        "functions   1 for engines, 2 in host code; 1 called of the runtime",
+        "device      1 kernels as OpenCL C",
+        (
+            "largest     work-group 256 of 256 (gemm), shared memory 16.0 KiB of 32.0 KiB (gemm),"
+            " buffers 5 of 64 (norm), arguments 48 B (norm)"
+        ),
+    ):
+        assert line in lines
+    data = call("inspect", str(artifact.folder), "--json").data["library"]
+    assert data["largest"]["threads"] == {"value": 256, "kernel": "gemm", "limit": 256}
+    assert data["facts"]["kernels"] == 1
+
+
+@pytest.mark.parametrize("name", ["model.so", "no-suffix"])
+def test_a_library_alone_is_shown(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(library())
+    done = call("inspect", str(path))
+    assert done.code == 0
+    assert done.out.startswith(f"library     {path}: ELF shared library for aarch64")
+    assert "largest" not in done.out
+    data = call("inspect", str(path), "--json").data
+    assert data["kind"] == "library"
+    assert [item["facts"]["prefix"] for item in data["libraries"]] == [""]
+
+
+def test_every_library_of_an_archive_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "libmodel.a"
+    members = [
+        Member(f"{prefix}{number}.o", macho(symbols))
+        for prefix in ("one_", "two_")
+        for number, symbols in enumerate(
+            [{f"__tvm_ffi_{prefix}add": b"code"}, {f"{prefix}{BLOB_SYMBOL}": BLOB.to_bytes()}]
+        )
+    ]
+    path.write_bytes(build_archive(members, "darwin"))
+    done = call("inspect", str(path))
+    assert done.out.count("Mach-O static archive for aarch64, 4 objects") == 2
+    assert done.out.count("system      iOS 16.4 or newer") == 2
+    assert "with the prefix one_" in done.out
+    assert "with the prefix two_" in done.out
+
+
+def test_a_damaged_library_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.so"
+    path.write_bytes(library()[:300])
+    done = call("inspect", str(path), "--json")
+    assert done.code == VerificationError.exit_code
+    assert done.data["schema"] == "edgec.error/v1"
 
 
 def test_a_damaged_manifest_is_an_error(tmp_path: Path) -> None:

@@ -17,11 +17,18 @@ from edgec.models.parameters import Parameter, Source
 from edgec.progress import Silent
 from edgec.runtime import compatibility
 from edgec.standins import Requirements
-from edgec.verification import original, repeat
+from edgec.verification import built, original, repeat
 from edgec.verification.golden import make_golden
 from edgec.verification.golden_file import write_golden
 from edgec.verification.original import find_original
-from edgec.verification.repeat import Files, repeat_files, repeat_golden, repeat_reference
+from edgec.verification.repeat import (
+    Files,
+    repeat_files,
+    repeat_golden,
+    repeat_kernels,
+    repeat_reference,
+    shows_kernels,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,12 +41,21 @@ TOKENS = random_windows(40)[0]
 class Device:
     """A stand-in whose engine the test chooses."""
 
+    WEIGHTS_PER_SECOND: float | None = None
+
     def __init__(self) -> None:
         self.engine: Any = FakeEngine()
+        self.asked: list[str] = []
         self.opened: list[Any] = []
+        self.checked: list[Any] = []
 
-    def open_engine(self, *arguments: Any, capacity: Any) -> Any:
+    def find(self, name: str) -> Device:
+        self.asked.append(name)
+        return self
+
+    def open_engine(self, *arguments: Any, capacity: Any, checked: bool, observer: Any) -> Any:
         self.opened.append((arguments, capacity))
+        self.checked.append((checked, observer))
         self.engine.capacity = capacity
         return self.engine
 
@@ -47,16 +63,19 @@ class Device:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     found = Device()
-    monkeypatch.setattr(repeat, "find_standin", lambda _name: found)
+    monkeypatch.setattr(built, "find_standin", found.find)
     monkeypatch.setattr(compatibility.metadata, "version", lambda _name: "0.27.0.post1")
     return found
 
 
-def built(folder: Path, **changes: Any) -> Artifact:
-    """An artifact with golden outputs of the numpy model."""
+def golden_artifact(folder: Path, *, kernels: bool = False, **changes: Any) -> Artifact:
+    """An artifact with golden outputs of the numpy model, and maybe with kernels.json."""
     golden = folder.with_name("golden.safetensors")
     write_golden(golden, make_golden(FakeEngine(), TOKENS, "float32", FakeModel()))
-    return make_artifact(folder, files={"golden.safetensors": golden.read_bytes()}, **changes)
+    files = {"golden.safetensors": golden.read_bytes()}
+    if kernels:
+        files["kernels.json"] = b"{}"
+    return make_artifact(folder, files=files, **changes)
 
 
 # Files
@@ -95,7 +114,7 @@ def test_files_that_come_and_go_are_found(tmp_path: Path) -> None:
 
 
 def test_golden_outputs_are_run_on_the_stand_in(tmp_path: Path, device: Device) -> None:
-    artifact = built(tmp_path / "a")
+    artifact = golden_artifact(tmp_path / "a")
     figures = repeat_golden(artifact)
     assert figures is not None
     assert figures["positions"] == len(TOKENS)
@@ -103,12 +122,29 @@ def test_golden_outputs_are_run_on_the_stand_in(tmp_path: Path, device: Device) 
     (arguments, capacity) = device.opened[0]
     assert arguments == (artifact.library, artifact.model, Requirements("x86_64", ("avx2",)))
     assert (capacity.sequences, capacity.tokens) == (1, len(TOKENS))
+    assert device.asked == ["native"]
+    assert device.checked == [(False, None)]
+
+
+def test_another_stand_in_may_be_named(tmp_path: Path, device: Device) -> None:
+    artifact = golden_artifact(tmp_path / "a", standin="emulator", standin_cpu="max")
+    artifact.manifest["limits"] = {"max_threads": 64}
+    assert repeat_golden(artifact, "pocl") is not None
+    assert device.asked == ["pocl"]
+    wanted = Requirements("x86_64", ("avx2",), "max", {"max_threads": 64})
+    assert device.opened[0][0][2] == wanted
+
+
+def test_an_unknown_stand_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compatibility.metadata, "version", lambda _name: "0.27.0.post1")
+    with pytest.raises(UsageError, match=r"no stand-in 'emulater'; did you mean emulator\?"):
+        repeat_golden(golden_artifact(tmp_path / "a"), "emulater")
 
 
 def test_an_engine_that_computes_something_else_is_found(tmp_path: Path, device: Device) -> None:
     device.engine = ForgetsAtChunks()
     with pytest.raises(VerificationError, match=r"\(chunked_prefill\) differ from its own golden"):
-        repeat_golden(built(tmp_path / "a"))
+        repeat_golden(golden_artifact(tmp_path / "a"))
 
 
 def test_an_artifact_that_was_never_run_has_none(tmp_path: Path, device: Device) -> None:
@@ -118,8 +154,69 @@ def test_an_artifact_that_was_never_run_has_none(tmp_path: Path, device: Device)
 
 def test_another_runtime_is_refused(tmp_path: Path, device: Device) -> None:
     with pytest.raises(ToolchainError, match=r"0\.30"):
-        repeat_golden(built(tmp_path / "a", runtime__tvm="0.30.0"))
+        repeat_golden(golden_artifact(tmp_path / "a", runtime__tvm="0.30.0"))
     assert not device.opened
+
+
+# Kernels
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the check of kernels was asked; it opens an engine and finds nothing wrong."""
+    asked: list[Any] = []
+
+    def check(open_engine: Any, references: Any, kernels: Any, tokens: Any) -> dict[str, Any]:
+        open_engine("observer")
+        asked.append((references, list(kernels), list(tokens)))
+        return {"checked": {}}
+
+    monkeypatch.setattr(built, "check_kernels", check)
+    monkeypatch.setattr(built, "References", lambda path: path)
+    return asked
+
+
+def test_kernels_are_checked_on_the_golden_inputs(
+    tmp_path: Path, device: Device, checked: list[Any]
+) -> None:
+    device.WEIGHTS_PER_SECOND = 1e8
+    artifact = golden_artifact(
+        tmp_path / "a", kernels=True, kernels__by_name={"take": "rule", "add": "rule"}
+    )
+    assert repeat_kernels(artifact, Silent()) == {"checked": {}}
+    assert checked == [(artifact.folder / "kernels.json", ["add", "take"], TOKENS)]
+    assert device.checked == [(True, "observer")]
+    assert device.opened[0][1].sequences == 2  # forks and batches need several
+
+
+def test_kernels_of_an_artifact_that_was_never_run_get_ids_by_chance(
+    tmp_path: Path, device: Device, checked: list[Any]
+) -> None:
+    device.WEIGHTS_PER_SECOND = 1e8
+    artifact = make_artifact(tmp_path / "a", files={"kernels.json": b"{}"})
+    assert repeat_kernels(artifact, Silent(), "pocl") is not None
+    ((_, _, tokens),) = checked
+    assert len(tokens) == 64
+    assert len(set(tokens)) > 30
+    assert all(0 <= token < 512 for token in tokens)
+    assert set(device.asked) == {"pocl"}
+
+
+@pytest.mark.parametrize(
+    ("rate", "kernels", "shown"), [(1e8, True, True), (None, True, False), (1e8, False, False)]
+)
+def test_kernels_are_shown_by_emulated_devices(
+    tmp_path: Path, device: Device, rate: float | None, kernels: bool, shown: bool
+) -> None:
+    device.WEIGHTS_PER_SECOND = rate
+    assert shows_kernels(golden_artifact(tmp_path / "a", kernels=kernels), "this") is shown
+    assert set(device.asked) <= {"this"}
+
+
+def test_a_device_itself_shows_none(tmp_path: Path, device: Device, checked: list[Any]) -> None:
+    with pytest.raises(UsageError, match="kernels can be looked at on an emulated device only"):
+        repeat_kernels(golden_artifact(tmp_path / "a", kernels=True), Silent(), "gpu")
+    assert not checked
 
 
 # The original model
@@ -212,11 +309,20 @@ def test_the_golden_inputs_serve_where_there_is_no_text(
     tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _compared(monkeypatch, FakeModel(noise=0.3), FakeModel(), max_kl=10.0)
-    report = repeat_reference(built(tmp_path / "a"), "", Silent())
+    report = repeat_reference(golden_artifact(tmp_path / "a"), "", Silent())
     assert report["text"]["tokens"] == len(TOKENS)
     assert report["text"]["same"] is False
     assert report["total"]["kl"] > report["compiler"]["kl"] >= 0
     assert device.opened[0][1].sequences == 2  # what the recipe allows
+
+
+def test_an_emulated_device_runs_a_part_of_the_text(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _compared(monkeypatch, FakeModel(), FakeModel())
+    device.WEIGHTS_PER_SECOND = 600.0  # with 1000 parameters 18 tokens in 30 seconds
+    text = repeat_reference(golden_artifact(tmp_path / "a"), "", Silent())["text"]
+    assert (text["artifact_tokens"], text["tokens"]) == (18, len(TOKENS))
 
 
 def test_a_defect_of_the_compiler_is_found(
@@ -224,7 +330,7 @@ def test_a_defect_of_the_compiler_is_found(
 ) -> None:
     _compared(monkeypatch, FakeModel(), FakeModel(seed=1))
     with pytest.raises(VerificationError, match=r"more than the .* that rounding explains"):
-        repeat_reference(built(tmp_path / "a"), "", Silent())
+        repeat_reference(golden_artifact(tmp_path / "a"), "", Silent())
 
 
 def test_the_limits_of_the_recipe_hold_again(
@@ -232,7 +338,7 @@ def test_the_limits_of_the_recipe_hold_again(
 ) -> None:
     _compared(monkeypatch, FakeModel(noise=1.0), FakeModel(), max_kl=1e-9)
     with pytest.raises(VerificationError, match=r"above quality\.max_kl"):
-        repeat_reference(built(tmp_path / "a"), "", Silent())
+        repeat_reference(golden_artifact(tmp_path / "a"), "", Silent())
 
 
 def test_without_text_and_golden_inputs_there_is_nothing_to_compare(
@@ -247,7 +353,7 @@ def test_the_text_of_the_build_is_recognized(
     tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _compared(monkeypatch, FakeModel(), FakeModel())
-    artifact = built(tmp_path / "a")
+    artifact = golden_artifact(tmp_path / "a")
     digest = repeat_reference(artifact, "", Silent())["text"]["digest"]
     report = json.dumps({"text": {"digest": digest}}).encode()
     again = make_artifact(
@@ -261,6 +367,6 @@ def test_the_text_of_the_build_is_recognized(
 
 
 def test_numbers_are_finite(tmp_path: Path, device: Device) -> None:
-    figures = repeat_golden(built(tmp_path / "a"))
+    figures = repeat_golden(golden_artifact(tmp_path / "a"))
     assert figures is not None
     assert np.isfinite([*figures["artifact"].values(), *figures["reference"].values()]).all()

@@ -56,7 +56,9 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     if total and quantizer:
         # The same loss without the compiler: what PyTorch says of the weights as they are stored.
         on = "" if run_on == tokens else _on(tokens)
-        lines.append(("quantizer", f"{quality_text(quantizer)} with the stored weights in PyTorch{on}"))
+        lines.append(
+            ("quantizer", f"{quality_text(quantizer)} with the stored weights in PyTorch{on}")
+        )
     if compiler := report.get("compiler"):
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))

@@ -38,9 +38,7 @@ def kernel_lines(kernels: Mapping[str, Any], standin: str) -> list[Line]:
     ]
     if sampling := kernels.get("sampling"):
         errors = {name: {"max_error": error} for name, error in sampling.items()}
-        lines.append(
-            ("sampling", f"{len(sampling)} functions, max error {max_error_text(errors)}")
-        )
+        lines.append(("sampling", f"{len(sampling)} functions, max error {max_error_text(errors)}"))
     return lines
 
 

@@ -23,8 +23,9 @@ _CODE = {
     "fatbin": "CUDA machine code for several GPUs",
     "cubin": "CUDA machine code",
 }
+_SYSTEMS = {"ios": "iOS", "macos": "macOS"}
 _NEEDS = {
-    "threads": "threads of a work-group",
+    "threads": "work-group",
     "shared_memory_bytes": "shared memory",
     "buffers": "buffers",
     "argument_bytes": "arguments",
@@ -45,7 +46,8 @@ def library_lines(report: LibraryReport, name: str) -> list[Line]:
     facts = report.facts
     lines = [("library", f"{name}: {_form(facts)}")]
     if facts["platform"]:
-        lines.append(("system", f"{facts['platform']} {facts['minimum_version']} or newer"))
+        name = _SYSTEMS.get(facts["platform"], facts["platform"])
+        lines.append(("system", f"{name} {facts['minimum_version']} or newer"))
     lines += [
         ("symbols", _symbols(facts)),
         ("modules", ", ".join(map(_module, facts["modules"]))),

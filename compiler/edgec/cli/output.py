@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_LABEL_WIDTH = 10
 _MINUTE = 60
 _HOUR = 3600
 
@@ -83,6 +84,12 @@ def stdout_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     click.echo(click.style(line(titles), bold=True))
     for row in rows:
         click.echo(line(row))
+
+
+def print_lines(lines: Sequence[tuple[str, str]]) -> None:
+    """Print labels and their texts as two columns on stdout."""
+    for label, text in lines:
+        click.echo(f"{click.style(label.ljust(_LABEL_WIDTH), dim=True)}  {text}")
 
 
 def format_bytes(count: float) -> str:

@@ -42,12 +42,8 @@ def find_thing(text: str, root: Path) -> Artifact | ModelSource | Path:
         return open_source(text, here)
     path = Path(text)
     if path.is_file():
-        if path.name == MANIFEST:
-            return open_artifact(path.parent)
         if path.suffix not in _RECIPES:
-            if is_library(path):
-                return path
-            return open_source(f"{_SYNTHETIC}{text}", here)
+            return _in_file(path)
     elif path.is_dir():
         if (path / CONFIG_NAME).is_file() and not (path / MANIFEST).is_file():
             return open_source(str(path.absolute()), here)
@@ -69,3 +65,9 @@ def find_thing(text: str, root: Path) -> Artifact | ModelSource | Path:
             where=text,
             remedy="name one that does",
         ) from error
+
+
+def _in_file(path: Path) -> Artifact | ModelSource | Path:
+    if path.name == MANIFEST:
+        return open_artifact(path.parent)
+    return path if is_library(path) else open_source(f"{_SYNTHETIC}{path}", Path.cwd())

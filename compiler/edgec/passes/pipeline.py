@@ -38,7 +38,7 @@ from edgec.scheduling.kernels.cpu_matmul import linear_kernels
 from edgec.scheduling.kernels.gpu_linear import linear_kernel
 from edgec.scheduling.kernels.gpu_work_group import Limits
 from edgec.scheduling.rules.cpu import CPUElementwise
-from edgec.scheduling.rules.gpu import matmul_rule
+from edgec.scheduling.rules.gpu import default_rules, matmul_rule
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
@@ -116,11 +116,9 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
 
 def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
     """The phases for GPU targets, up to scheduled TIR."""
-    matmul = matmul_rule(target)
     limits = Limits.of(target)
     samples = target.kind.name in SAMPLING_DEVICES
     samplers = [AttachSamplers(lowering.vocab_size, limits)] if samples else []
-    gpu = dlight.gpu
     return [
         (
             "0-attach",
@@ -150,14 +148,8 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 # 64-bit arithmetic is slow on every GPU of a phone. Before the rules, which don't
                 # mix index types.
                 tvm.tirx.transform.ForceNarrowIndexToInt32(),
-                SpecializeLowBatch(matmul),
-                dlight.ApplyDefaultSchedule(
-                    matmul,
-                    gpu.GEMV(),
-                    gpu.Reduction(),
-                    gpu.GeneralReduction(),
-                    gpu.Fallback(),
-                ),
+                SpecializeLowBatch(matmul_rule(target)),
+                dlight.ApplyDefaultSchedule(*default_rules(target)),
             ],
         ),
     ]

@@ -54,30 +54,36 @@ def repeat_files(artifact: Artifact) -> Files:
     return Files(len(entries), sum(entry["bytes"] for entry in entries))
 
 
+def shows_kernels(artifact: Artifact, standin: str | None = None) -> bool:
+    """Whether a stand-in shows each kernel of an artifact, and the artifact what it computes.
+
+    Raises:
+        UsageError: there is no such stand-in.
+        ToolchainError: TVM is missing, or has another version than the library was compiled by.
+    """
+    return artifact.reference_kernels.is_file() and _built(artifact, standin).emulated
+
+
 def repeat_kernels(
     artifact: Artifact, progress: Progress, standin: str | None = None
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Run each kernel alone beside its reference, with every memory access checked.
 
     Args:
-        artifact: whose files were checked.
+        artifact: whose files were checked, and for which :func:`shows_kernels` is true.
         progress: is told what is done.
         standin: to run it on; None for the one of its target.
 
     Returns:
-        The section ``kernels`` of a report, see :func:`edgec.verification.kernels.check_kernels`;
-        None if the artifact doesn't say what its kernels compute, or the stand-in doesn't show it.
+        The section ``kernels`` of a report, see :func:`edgec.verification.kernels.check_kernels`.
 
     Raises:
-        UsageError: there is no such stand-in, or the library is none for it.
+        UsageError: the library is none for the stand-in.
         VerificationError: a kernel doesn't compute what it should, or the references are damaged.
         ToolchainError: the stand-in can't run the library here.
     """
-    built = _built(artifact, standin)
-    if not (artifact.reference_kernels.is_file() and built.emulated):
-        return None
     progress.note("checking each kernel alone")
-    return built.check_kernels(_tokens(artifact))
+    return _built(artifact, standin).check_kernels(_tokens(artifact))
 
 
 def repeat_golden(artifact: Artifact, standin: str | None = None) -> dict[str, Any] | None:

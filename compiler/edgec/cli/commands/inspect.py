@@ -12,19 +12,25 @@ from edgec.cli.describe import artifact_lines, quality_lines
 from edgec.cli.library_lines import library_lines
 from edgec.cli.model_lines import model_lines
 from edgec.cli.options import example, json_option, out_option
-from edgec.cli.output import format_bytes, format_count, print_json, say, stdout_table
+from edgec.cli.output import (
+    format_bytes,
+    format_count,
+    print_json,
+    print_lines,
+    say,
+    stdout_table,
+)
 from edgec.inspection.find import find_thing
 from edgec.inspection.library import inspect_artifact, inspect_libraries
 from edgec.inspection.model import inspect_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from edgec.inspection.model import ModelReport
 
 Line = tuple[str, str]
 _SCHEMA = "edgec.inspect/v1"
-_LABEL_WIDTH = 10
 _DIGITS = 16
 
 
@@ -66,7 +72,7 @@ def command(context: click.Context, *, thing: str, out: Path, as_json: bool) -> 
 
 
 def _show_model(report: ModelReport) -> None:
-    _print_lines(model_lines(report))
+    print_lines(model_lines(report))
     if not report.sizes:
         return
     length = report.facts.get("context_length")
@@ -100,7 +106,7 @@ def _show_libraries(path: Path, *, as_json: bool) -> None:
     for number, report in enumerate(reports):
         if number:
             click.echo()
-        _print_lines(library_lines(report, str(path)))
+        print_lines(library_lines(report, str(path)))
 
 
 def _show_artifact(artifact: Artifact, *, as_json: bool) -> None:
@@ -116,7 +122,7 @@ def _show_artifact(artifact: Artifact, *, as_json: bool) -> None:
         }
         print_json(_SCHEMA, data)
         return
-    _print_lines(
+    print_lines(
         [
             ("artifact", str(artifact.folder)),
             *_origin_lines(manifest),
@@ -156,12 +162,7 @@ def _toolchain_lines(manifest: Mapping[str, Any]) -> list[Line]:
     tools = [f"edgec {toolchain['edgec']}", f"TVM {manifest['runtime']['tvm']}"]
     tools += [str(version) for version in toolchain.get("tools", {}).values()]
     return [
-        ("kernels", f"{sum(sources.values())}: {kernels}"),
+        ("schedules", f"{sum(sources.values())}: {kernels}"),
         ("toolchain", ", ".join(tools)),
         ("build", manifest["build"]["digest"][:_DIGITS]),
     ]
-
-
-def _print_lines(lines: Sequence[Line]) -> None:
-    for label, text in lines:
-        click.echo(f"{click.style(label.ljust(_LABEL_WIDTH), dim=True)}  {text}")

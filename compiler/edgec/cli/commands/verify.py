@@ -8,11 +8,19 @@ import click
 
 from edgec.artifacts.locate import locate_artifact
 from edgec.cli.describe import quality_text
+from edgec.cli.kernel_lines import kernel_lines
 from edgec.cli.loading import artifact_argument, title
 from edgec.cli.options import example, json_option, out_option
-from edgec.cli.output import format_bytes, print_json, say, stdout_table
+from edgec.cli.output import format_bytes, print_json, print_lines, say, stdout_table
 from edgec.cli.task import task
-from edgec.verification.repeat import repeat_files, repeat_golden, repeat_reference
+from edgec.errors import UsageError
+from edgec.verification.repeat import (
+    repeat_files,
+    repeat_golden,
+    repeat_kernels,
+    repeat_reference,
+    shows_kernels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +36,17 @@ _WAYS = {
     "batch": "batch",
 }
 _GOLDEN = {"artifact": "golden outputs of the build", "reference": "golden outputs in float32"}
+# Real devices that can be at this machine, and the stand-ins that run on them.
+_DEVICES = {"cuda": "gpu"}
 _SHIPPED = {"shipped": "its weights in float32", "all_logits": "all logits at once"}
 
 
 @click.command(
-    epilog=example("edgec verify tinypy", "edgec verify artifacts/tinypy/x86-64-v4 --reference")
+    epilog=example(
+        "edgec verify tinypy",
+        "edgec verify artifacts/tinypy/x86-64-v4 --reference",
+        "edgec verify artifacts/tinypy/cuda --device cuda",
+    )
 )
 @artifact_argument
 @click.option(
@@ -43,30 +57,66 @@ _SHIPPED = {"shipped": "its weights in float32", "all_logits": "all logits at on
     help="Compare also with the original model, on the recipe's text; needs torch. MODEL is a"
     " folder or hf:ORG/NAME@REV.  [default: what the recipe names]",
 )
+@click.option(
+    "--standin",
+    metavar="NAME",
+    help="Run the library on this stand-in: emulator, pocl, qemu, gpu, native.  [default: its"
+    " target's]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(sorted(_DEVICES)),
+    help="Run the library on a real device of this machine: cuda is --standin gpu.",
+)
+@click.option(
+    "--kernels/--no-kernels",
+    default=True,
+    help="Run each kernel alone beside its reference, where the stand-in shows it.  [default:"
+    " kernels]",
+)
 @out_option
 @json_option
-def command(*, artifact: str, reference: str | None, out: Path, as_json: bool) -> None:
+def command(
+    *,
+    artifact: str,
+    reference: str | None,
+    standin: str | None,
+    device: str | None,
+    kernels: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Repeat the checks of a built model.
 
     ARTIFACT is the folder of an artifact, or the name of a recipe that was built. Every file is
-    compared with the manifest, and the library is run on the golden inputs that the artifact
-    carries. A difference that rounding doesn't explain ends with exit code 5.
+    compared with the manifest, each kernel of a library for another device is run alone, with its
+    memory accesses checked, and the library is run on the golden inputs that the artifact carries.
+    A difference that rounding doesn't explain ends with exit code 5.
     """
+    if device is not None:
+        standin = _on_device(device, standin)
     found = locate_artifact(artifact, out)
     with task("files", as_json=as_json):
         files = repeat_files(found)
+    alone = None
+    if kernels and shows_kernels(found, standin):
+        with task("kernels", as_json=as_json) as progress:
+            alone = repeat_kernels(found, progress, standin)
     with task("golden", as_json=as_json):
-        golden = repeat_golden(found)
+        golden = repeat_golden(found, standin)
     report = None
     if reference is not None:
         with task("reference", as_json=as_json) as progress:
-            report = repeat_reference(found, reference, progress)
+            report = repeat_reference(found, reference, progress, standin)
+    used = standin or found.manifest["standin"]
     if as_json:
         data = {
             "artifact": str(found.folder),
             "name": found.manifest["name"],
             "target": found.manifest["target"],
+            "standin": used,
             "files": {"count": files.count, "bytes": files.nbytes},
+            "kernels": alone,
             "golden": golden,
             "reference": report,
         }
@@ -74,10 +124,26 @@ def command(*, artifact: str, reference: str | None, out: Path, as_json: bool) -
         return
     say(title(found))
     say(f"{files.count} files, {format_bytes(files.nbytes)}, are as the manifest says")
+    if alone is not None:
+        print_lines(kernel_lines(alone, used))
+    elif kernels and found.reference_kernels.is_file():
+        say(f"no kernel was checked alone: the stand-in {used} doesn't show them")
     rows = [*_golden_rows(golden), *_reference_rows(report)]
     if rows:
         stdout_table(("COMPUTED", "COMPARED WITH", ">MAX |Δlogit|", ">LIMIT"), rows)
     _say_rest(golden, report)
+
+
+def _on_device(device: str, standin: str | None) -> str:
+    """The stand-in that runs libraries on a real device."""
+    found = _DEVICES[device]
+    if standin not in {None, found}:
+        raise UsageError(
+            f"--device {device} means --standin {found}, and {standin} is named too",
+            where="edgec verify",
+            remedy="leave one of them out",
+        )
+    return found
 
 
 def _golden_rows(golden: Mapping[str, Any] | None) -> list[Row]:
@@ -95,7 +161,8 @@ def _reference_rows(report: Mapping[str, Any] | None) -> list[Row]:
         return []
     rows = []
     if compiler := report.get("compiler"):
-        name = f"text of {report['text']['tokens']} tokens"
+        text = report["text"]
+        name = f"text of {text.get('artifact_tokens', text['tokens'])} tokens"
         error = compiler["max_logit_error"]
         rows.append(_row(name, _SHIPPED["shipped"], error, compiler["tolerance"]))
     if paths := report.get("paths"):

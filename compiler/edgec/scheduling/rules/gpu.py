@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.s_tir import dlight
 from tvm.s_tir.dlight.base import ScheduleRule
 
+from edgec.scheduling.kernels.linear import LINEAR, Linear
 from edgec.scheduling.rules.matrix_units import MatrixUnitMatmul
 
 
@@ -21,6 +22,18 @@ def matmul_rule(target: Any) -> ScheduleRule:
         return PlainMatmul()
     platform = importlib.import_module(name)
     return FirstOf(MatrixUnitMatmul(platform.UNITS, platform.TILE), PlainMatmul())
+
+
+def default_rules(target: Any) -> list[ScheduleRule]:
+    """The rules for every kernel, in the order in which they are tried."""
+    gpu = dlight.gpu
+    return [
+        matmul_rule(target),
+        EvenGEMV(),
+        gpu.Reduction(),
+        gpu.GeneralReduction(),
+        gpu.Fallback(),
+    ]
 
 
 class FirstOf(ScheduleRule):  # type: ignore[misc]
@@ -46,6 +59,24 @@ class PlainMatmul(ScheduleRule):  # type: ignore[misc]
     def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> Any:
         """Schedule one function, or return None to leave it to another rule."""
         return dlight.gpu.Matmul().apply(func, _opencl_like(target), tunable)
+
+
+class EvenGEMV(ScheduleRule):  # type: ignore[misc]
+    """Products of one row, whose work-groups make up to 64 results at once.
+
+    TVM's rule writes past the end of the results if their number isn't a multiple of those of a
+    work-group. Such layers are left to the rule for reductions.
+    """
+
+    def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> Any:
+        """Schedule one function, or return None to leave it to another rule."""
+        layer = func.attrs.get(LINEAR)
+        if layer is not None and Linear.from_json(str(layer)).n % _GEMV_RESULTS:
+            return None
+        return dlight.gpu.GEMV().apply(func, target, tunable)
+
+
+_GEMV_RESULTS = 64
 
 
 def _opencl_like(target: Any) -> Any:
