@@ -60,22 +60,27 @@ def kernel_text(device: DeviceModule, name: str) -> str:
     return span[0]
 
 
-def break_library(library: LibraryFile, name: str, edit: Edit, broken: Path) -> None:
-    """Write a library in which one place of one kernel is another."""
+def broken_module(library: LibraryFile, name: str, edit: Edit) -> DeviceModule:
+    """The kernels of a library, one place of one kernel changed; as many bytes."""
     device = library.device
     assert device is not None
-    module = library.blob.of_kind(device.kind)[0]
     before = kernel_text(device, name)
     after = _edited(before, name, edit)
     code = {
         key: _replaced(text, before.encode(), after.encode()) for key, text in device.code.items()
     }
-    data = replace(device, code=code).to_bytes()
-    assert module.data is not None
-    assert len(data) == len(module.data)
+    return replace(device, code=code)
+
+
+def with_module(library: LibraryFile, device: DeviceModule, path: Path) -> None:
+    """Write the library with other kernels of the same size."""
+    (module,) = library.blob.of_kind(device.kind)
+    before, after = module.data, device.to_bytes()
+    assert before is not None
+    assert len(after) == len(before)
     whole = library.path.read_bytes()
-    assert whole.count(module.data) == 1
-    broken.write_bytes(whole.replace(module.data, data))
+    assert whole.count(before) == 1
+    path.write_bytes(whole.replace(before, after))
 
 
 def _replaced(text: bytes, before: bytes, after: bytes) -> bytes:

@@ -5,22 +5,30 @@ from __future__ import annotations
 import functools
 import os
 import re
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pytest
 
-from edgec.errors import EdgecError, VerificationError
+from edgec.errors import VerificationError
+from edgec.ir.load import load_tvm
 from edgec.libraries.open import open_library
 from edgec.standins.faults import KernelFault
 from edgec.target import load_target
 from edgec.verification.kernel_references import References
 from edgec.verification.kernels import check_kernels
-from kernels.broken import Edit, break_library, kernel_named
+from kernels.broken import Edit, broken_module, kernel_named, with_module
 from numerics.tiny_models import library_of, run_stages, save_random_model
 from standin_tools import needs
+
+load_tvm()
+
+from edgec.emitters.cuda import RECORD  # noqa: E402
+from edgec.emitters.cuda_binary import DeviceBinary  # noqa: E402
+from edgec.emitters.cuda_record import CudaRecord  # noqa: E402
+from edgec.emitters.kernel_code import text_file  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,23 +45,31 @@ pytestmark = [
 ]
 
 TARGETS = {"opencl": "android-adreno", "metal": "ios-metal", "cuda": "cuda"}
-TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 256, 40)]
+VOCABULARY = 256
+TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, VOCABULARY, 40)]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A library that is right, and the references of its kernels, compiled once."""
+    """A library, and the references of its kernels, which are compiled once."""
 
     library: BuiltLibrary
     references: References
 
-    def check(self) -> None:
+    def at(self, path: Path) -> Case:
+        """The case with another file as its library."""
+        return replace(self, library=replace(self.library, path=path))
+
+    def check(self) -> dict[str, dict[str, int]]:
         """What the verify stage does with every kernel."""
 
         def open_checked(observer: Observer) -> Engine:
             return self.library.open(len(TOKENS), checked=True, observer=observer)
 
-        check_kernels(open_checked, self.references, self.library.kernels, TOKENS)
+        return check_kernels(open_checked, self.references, self.library.kernels, TOKENS)
+
+
+Cases: TypeAlias = Callable[[str], Case]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,11 +84,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> functools._lru_cache_wrapper[Case]:
-    """Gives the library of a kind of kernels; they share their weights."""
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
+    """Gives the library of a kind of kernels. All are of one model."""
     from transformers import LlamaConfig  # noqa: PLC0415 - only these tests need it
 
     root = tmp_path_factory.mktemp("tiny")
+    # Layers of equal sizes share their kernels.
     config = LlamaConfig(
         hidden_size=64,
         intermediate_size=64,
@@ -80,7 +97,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> functools._lru_cache_wrap
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
-        vocab_size=256,
+        vocab_size=VOCABULARY,
     )
     save_random_model(config, root / "model", seed=0)
     shared: dict[str, Path] = {}
@@ -97,82 +114,164 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> functools._lru_cache_wrap
 
 
 def _with_text(target: Target) -> Target:
-    """The target whose library holds its kernels as text, in one form."""
-    library = target.library.model_copy(
-        update={"cuda_architectures": (), "forms": target.library.forms[:1]}
-    )
-    return target.model_copy(update={"library": library})
+    """The target whose library holds its kernels as text, and is there in one form."""
+    update = {"cuda_architectures": (), "forms": target.library.forms[:1]}
+    return target.model_copy(update={"library": target.library.model_copy(update=update)})
 
 
-def both(opencl: Edit, others: Edit) -> dict[str, Edit]:
-    return {"opencl": opencl, "metal": others, "cuda": others}
-
-
-BARRIER = r"(?:barrier\(CLK_LOCAL_MEM_FENCE\)|threadgroup_barrier\(mem_flags::mem_threadgroup\)|__syncthreads\(\));"
-ROWS = r"< (arg\.rows\[0\]|rows)\)"
-# Loads of the last rows' products, in the forms for many rows and for few.
+# Linear layers have forms for many rows, for a few, and for one.
 MANY, FEW, ONE = "gemm_q4_128x64_kernel_2", "gemm_q4_128x64_kernel_1", "gemv_q4_128x64_kernel"
 DECODE = "batch_decode_paged_kv_kernel"
 NORM = "rms_norm_64_kernel"
 SOFTMAX = "softmax_partials_kernel"
 
+_BARRIER = "|".join(
+    map(
+        re.escape,
+        (
+            "barrier(CLK_LOCAL_MEM_FENCE);",
+            "threadgroup_barrier(mem_flags::mem_threadgroup);",
+            "__syncthreads();",
+        ),
+    )
+)
+_ROWS = r"< (arg\.rows\[0\]|rows)\)"
+_PAST = r"(reads|writes) \d+ bytes at byte \d+ of argument \d+, which (has|ends after) \d+ bytes"
+_RACE = r"of the same work-group: a barrier is missing between the (read and the write|write and the read)"
+_NUMBERS = r"doesn't compute what it should: \S+ instead of \S+ at \[\d+, .*\d+ elements differ"
 
-def _swap(first: str, second: str) -> tuple[str, str]:
+
+@dataclass(frozen=True)
+class Mutation:
+    """An edit, and what verification has to say of it.
+
+    Attributes:
+        edit: the change; by kind of kernels where their texts differ.
+        says: in the words of a regular expression.
+        of: what it has to name; None for the kernel, or the function that launches it.
+    """
+
+    edit: Edit | dict[str, Edit]
+    says: str
+    of: str | None = None
+
+
+def _barrier(kernel: str, number: int) -> Edit:
+    return Edit(kernel, rf"(?:{_BARRIER})", "", number=number, of=None)
+
+
+def _swap(kernel: str, first: str, second: str) -> Edit:
     """Two parameters of one type in each other's place."""
-    return rf"\b({first}_ptr)\b(.*?)\b({second}_ptr)\b([^;]*?\{{)", r"\3\2\1\4"
+    find = rf"\b({first}_ptr)\b(.*?)\b({second}_ptr)\b(?=[^;]*?\{{)"
+    return Edit(kernel, find, r"\3\2\1")
 
 
-EDITS: dict[str, Edit | dict[str, Edit]] = {
-    "gemm, a row too many": Edit(MANY, ROWS, r"<= \1)", of=None),
-    "gemm, a missing barrier": both(
-        Edit(FEW, BARRIER, "", number=1, of=None), Edit(MANY, BARRIER, "", number=1, of=None)
+def _gpu(opencl: Edit, others: Edit) -> dict[str, Edit]:
+    return {"opencl": opencl, "metal": others, "cuda": others}
+
+
+_SHUFFLE = r"(shfl_down_sync|simd_shuffle_down)(\([^;]*?), 16(, 32)?\);"
+
+MUTATIONS: dict[str, Mutation] = {
+    # Of the guards in OpenCL, the second is that of odd rows; others have one for all.
+    "gemm, a row too many": Mutation(
+        _gpu(
+            Edit(MANY, _ROWS, r"<= \1)", number=1, of=None), Edit(MANY, _ROWS, r"<= \1)", of=None)
+        ),
+        _PAST,
     ),
-    "gemm, swapped buffers": Edit(MANY, *_swap("scales", "x")),
-    "gemv, an index too high": Edit(ONE, r"round_ptr(\[| \+ )", r"round_ptr\1 1 + "),
-    "gemv, a wrong partner": both(
-        Edit(FEW, r"\+ 16\)\]\);", r"+ 15)]);"),
-        Edit(FEW, r"(shfl_down_sync|simd_shuffle_down)(\([^;]*?) 16(, 32)?\);", r"\1\2 15\3);"),
+    # Without matrix units, many rows share nothing.
+    "gemm, a missing barrier": Mutation(_gpu(_barrier(FEW, 1), _barrier(MANY, 1)), _RACE),
+    "gemm, swapped buffers": Mutation(_swap(MANY, "scales", "x"), _PAST),
+    "gemv, an index too high": Mutation(
+        Edit(ONE, r"round_ptr(\[| \+ )", r"round_ptr\1 1 + "), _PAST
     ),
-    "gemv, swapped buffers": Edit(FEW, *_swap("scales", "x")),
-    "decode, a position too many": Edit(DECODE, r"\+ j\) < kv", "+ j) <= kv"),
-    "decode, a missing barrier": Edit(DECODE, BARRIER + r"(\s+st_m)", r"\1"),
-    "decode, swapped buffers": Edit(DECODE, *_swap("page_table_indptr", "page_table_values")),
-    "norm, a step too few": Edit(NORM, r"(\w+ = 0; \w+ < )4;", r"\g<1>3;"),
-    "norm, a missing barrier": Edit(NORM, BARRIER, "", of=None),
-    "norm, swapped buffers": Edit(NORM, *_swap("weight", "x")),
-    "softmax, an item too many": Edit(SOFTMAX, r"< 64\)", "<= 64)", of=None),
-    "softmax, a missing barrier": Edit(SOFTMAX, BARRIER, "", of=None),
-    "softmax, swapped buffers": Edit(SOFTMAX, *_swap("partials", "temperature")),
+    # Without shuffles, sums go through local memory.
+    "gemv, a missing barrier": Mutation(
+        {"opencl": _barrier(ONE, 1), "cuda": _barrier(FEW, 0)}, _RACE
+    ),
+    "gemv, a wrong lane": Mutation(
+        {kind: Edit(FEW, _SHUFFLE, r"\1\2, 15\3);") for kind in ("metal", "cuda")}, _NUMBERS
+    ),
+    "gemv, swapped buffers": Mutation(_swap(FEW, "scales", "x"), _PAST),
+    "decode, a position too many": Mutation(Edit(DECODE, r"\+ j\) < kv", "+ j) <= kv"), _NUMBERS),
+    "decode, a missing barrier": Mutation(Edit(DECODE, rf"(?:{_BARRIER})(?=\s+st_m)", ""), _RACE),
+    "decode, swapped buffers": Mutation(_swap(DECODE, "Q", "pages"), _PAST),
+    "norm, a step too few": Mutation(Edit(NORM, r"(\w+ = 0; \w+ < )4;", r"\g<1>3;"), _NUMBERS),
+    "norm, a missing barrier": Mutation(_barrier(NORM, 0), _RACE),
+    "norm, swapped buffers": Mutation(_swap(NORM, "weight", "x"), _PAST),
+    "softmax, an item too many": Mutation(Edit(SOFTMAX, r"< 64\)", "<= 64)", of=2), _PAST),
+    "softmax, a missing barrier": Mutation(_barrier(SOFTMAX, 0), _RACE),
+    "softmax, swapped buffers": Mutation(_swap(SOFTMAX, "partials", "temperature"), _PAST),
+    # The second of two such loops sums; a wrong maximum, of the first, changes no probability. What
+    # is wrong with logits is said of the function that engines call.
+    "softmax, a step too few": Mutation(
+        Edit(SOFTMAX, r"(\w+ = 0; \w+ < )8;", r"\g<1>7;", number=1, of=2),
+        r"gives an error of \S+ of the scale",
+        of="softmax_with_temperature",
+    ),
 }
 
 
-@pytest.mark.parametrize("kind", TARGETS)
-def test_the_kernels_are_right(kind: str, cases: functools._lru_cache_wrapper[Case]) -> None:
-    t = time.time()
-    case = cases(kind)
-    print("build", time.time() - t)
-    t = time.time()
-    case.check()
-    print("check", time.time() - t)
+def _edit(name: str, kind: str) -> Edit | None:
+    edit = MUTATIONS[name].edit
+    return edit.get(kind) if isinstance(edit, dict) else edit
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-@pytest.mark.parametrize("name", EDITS)
-def test_a_broken_kernel_is_named(
-    name: str, kind: str, cases: functools._lru_cache_wrapper[Case], tmp_path: Path
-) -> None:
-    case = cases(kind)
-    edit = EDITS[name]
-    if isinstance(edit, dict):
-        edit = edit[kind]
+def test_the_kernels_are_right(kind: str, cases: Cases) -> None:
+    found = cases(kind).check()
+    ran = found["checked"].keys() | found["unchecked"].keys()
+    assert {"gemm_q4_128x64", "gemv_q4_128x64", "batch_decode_paged_kv", "rms_norm_64"} <= ran
+    assert "softmax_partials" in ran
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in MUTATIONS for kind in TARGETS if _edit(name, kind) is not None],
+)
+def test_a_broken_kernel_is_named(name: str, kind: str, cases: Cases, tmp_path: Path) -> None:
+    case, edit, mutation = cases(kind), _edit(name, kind), MUTATIONS[name]
+    assert edit is not None
     library = open_library(case.library.path)
     kernel = kernel_named(library, edit.kernel)
     broken = tmp_path / library.path.name
-    break_library(library, kernel, edit, broken)
-    t = time.time()
-    try:
-        replace(case, library=replace(case.library, path=broken)).check()
-    except EdgecError as error:
-        print("RESULT", kind, name, round(time.time() - t, 2), type(error).__name__, error)
-    else:
-        print("RESULT", kind, name, round(time.time() - t, 2), "NOTHING")
+    with_module(library, broken_module(library, kernel, edit), broken)
+    fault = KernelFault if mutation.says in {_PAST, _RACE} else VerificationError
+    with pytest.raises(fault, match=mutation.says) as caught:
+        case.at(broken).check()
+    print(f"{kind}: {name}: {caught.value}")
+    function = re.sub(r"_kernel(_\d+)?$", "", kernel.removeprefix(library.prefix))
+    named = f"kernel {kernel}" if fault is KernelFault else mutation.of or function
+    assert str(caught.value).startswith(f"{named}: ")
+
+
+def test_text_beside_machine_code_has_to_be_its_own(cases: Cases, tmp_path: Path) -> None:
+    """The emulator executes ``kernels.cuda``; a record ties that to what ships."""
+    case = cases("cuda")
+    library = open_library(case.library.path)
+    right = library.device
+    assert right is not None
+    edit = _edit("norm, a step too few", "cuda")
+    assert edit is not None
+    wrong = broken_module(library, kernel_named(library, edit.kernel), edit)
+    # Nothing here executes it. The format's name is longer by one letter.
+    code = bytes(len(right.code[""]) - 1)
+    shipped = replace(right, format="cubin", code={"": code})
+    binary = DeviceBinary("cubin", code, ("sm_80",), {}, ())
+    path = tmp_path / library.path.name
+    with_module(library, shipped, path)
+    text, record = text_file(tmp_path, "cuda"), tmp_path / RECORD
+    with pytest.raises(VerificationError, match="their text can't be read"):
+        case.at(path).check()
+    record.write_text(CudaRecord.of(right.code[""], binary).to_text())
+    text.write_bytes(wrong.to_bytes())
+    with pytest.raises(VerificationError, match="text is not the one that the machine code was"):
+        case.at(path).check()
+    text.write_bytes(right.to_bytes())
+    case.at(path).check()
+    # A record that lies lets the text through, to the check of its kernels.
+    record.write_text(CudaRecord.of(wrong.code[""], binary).to_text())
+    text.write_bytes(wrong.to_bytes())
+    with pytest.raises(VerificationError, match=_NUMBERS):
+        case.at(path).check()

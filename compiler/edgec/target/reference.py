@@ -24,7 +24,7 @@ _INTRODUCTION = """\
 
 A target profile describes a class of devices: how code is generated for it, how weights lie in its
 memory, and what runs it when it is verified. It is one YAML file in `targets/`, named as the
-target. `edgec targets` lists them and tells which of them this machine can run.
+target. `edgec targets` lists them and tells where the library of each is run when it is verified.
 
 The name `host` is no file: it is the best CPU target whose features this machine has all of.
 
@@ -41,7 +41,7 @@ A profile extends at most one other, which may extend a third, and so on; a circ
 | --- | --- |
 | a field that it leaves out | comes from the profile that it extends |
 | text, a number, a list | replaces the inherited one |
-| a mapping (`tvm`, `limits`) | is merged key by key with the inherited one |
+| a mapping (`tvm`, `library`, `limits`) | is merged key by key with the inherited one |
 | a field or key set to `null` | takes the inherited one away |
 | `cpu_features` | join the inherited ones; they can't be taken away |
 | `schema`, `name`, `extends`, `abstract` | are each profile's own |

@@ -178,10 +178,10 @@ class Profile(Section):
     standin: ModuleName | None = Field(
         None,
         description=(
-            "What runs the library when it is verified: native for this machine, or a module "
-            "that stands in for the device."
+            "What runs the library when it is verified: native for this machine, or a module of "
+            "edgec.standins that stands in for the device."
         ),
-        examples=["native"],
+        examples=["native", "qemu", "emulator"],
     )
     standin_cpu: Annotated[str, Field(max_length=60)] | None = Field(
         None,
@@ -192,12 +192,18 @@ class Profile(Section):
         examples=["cortex-a76"],
     )
     library: Library | None = Field(
-        None, description="Which files the library is, and how they are linked."
+        None,
+        description="Which files the library is, and how they are linked.",
+        examples=[{"forms": ["shared", "system"], "page_bytes": 16384}],
     )
     limits: Limits = Field(
         default_factory=dict,
-        description="Known limits of the device, for kernels and planning.",
-        examples=[{"max_threads": 1024, "shared_memory_bytes": 49152}],
+        description=(
+            "Limits of the device, beyond which a kernel or a buffer fails the build: max_threads "
+            "and max_shared_memory_bytes of a work-group, max_buffers and max_argument_bytes of a "
+            "kernel, max_allocation_bytes of one buffer. What isn't given isn't checked."
+        ),
+        examples=[{"max_threads": 1024, "max_shared_memory_bytes": 49152}],
     )
 
     @field_validator("name")
@@ -264,8 +270,8 @@ class Target(Section):
     cpu_features: tuple[str, ...]
     layout: str
     standin: str
-    standin_cpu: str | None
-    library: Library
+    standin_cpu: str | None = None
+    library: Library = Library()
     limits: dict[str, int]
 
     @property

@@ -100,6 +100,8 @@ def _keys(field: Schema, path: str) -> str:
     values = list(field.get("patternProperties", {}).values())
     if values:
         return f"each value: {_type(values[0], path)}"
+    if "properties" not in field:
+        return "its keys aren't checked"
     others = "" if field.get("additionalProperties") is False else "; it may have other keys"
     return f"see {_link(path)}{others}"
 
