@@ -4,14 +4,18 @@
 # name. Nothing is printed when everything is there.
 set -eu
 
-# Compilers from newest to oldest; one version of clang and lld is enough.
-versions="22 21 20 19 18 17 16 15 14"
+# Compilers from newest to oldest; one version of clang and lld is enough. Debian 12's `clang` is 14,
+# which lacks what kernels need.
+versions="22 21 20 19 18 17 16"
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
 has_versioned() {
-  has "$1" && return 0
-  for version in $versions; do has "$1-$version" && return 0; done
+  for version in $versions; do
+    has "$1-$version" && return 0
+    # The name without a number is of some version.
+    has "$1" && "$1" --version 2>/dev/null | grep -Eq "(clang version|LLD) $version\." && return 0
+  done
   return 1
 }
 
@@ -27,23 +31,34 @@ has g++ || packages="$packages g++"
 has_opencl || packages="$packages pocl-opencl-icd ocl-icd-libopencl1"
 [ -n "$packages" ] || exit 0
 
+# Debian's packages of LLVM, by version.
+of_version() { echo "$packages" | sed "s/ clang lld/ clang-$1 lld-$1/"; }
+
 if ! has apt-get || [ "$(id -u)" != 0 ]; then
-  echo "tests of device libraries will be skipped; to run them: apt-get install$packages" >&2
+  echo "tests of device libraries will be skipped; to run them: apt-get install$(of_version 19)" >&2
   exit 0
 fi
 
-echo "installing stand-ins for devices:$packages" >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq >/dev/null
 case "$packages" in
-  *clang*)
+  *" clang lld"*)
     for version in $versions; do
-      if apt-cache show "clang-$version" "lld-$version" >/dev/null 2>&1; then
-        packages=$(echo "$packages" | sed "s/ clang lld/ clang-$version lld-$version/")
+      if apt-cache show "clang-$version" >/dev/null 2>&1 && apt-cache show "lld-$version" >/dev/null 2>&1; then
+        packages=$(of_version "$version")
         break
       fi
     done
+    case "$packages" in
+      *" clang lld"*)
+        echo "this system's packages hold no clang of version ${versions##* } or newer:" \
+          "tests of device libraries will be skipped" >&2
+        packages=$(echo "$packages" | sed 's/ clang lld//')
+        ;;
+    esac
     ;;
 esac
+[ -n "$packages" ] || exit 0
+echo "installing stand-ins for devices:$packages" >&2
 # shellcheck disable=SC2086 - a list of words
 apt-get install -qq -y --no-install-recommends $packages >/dev/null

@@ -55,7 +55,9 @@ def kernel_text(device: DeviceModule, name: str) -> str:
     text = device.code_of(name).decode()
     if device.kind not in _SPANS:
         return text
-    span = re.search(_SPANS[device.kind].format(name=re.escape(name)), text, re.DOTALL | re.M)
+    span = re.search(
+        _SPANS[device.kind].format(name=re.escape(name)), text, re.DOTALL | re.MULTILINE
+    )
     assert span is not None, f"the text of {name} isn't found"
     return span[0]
 

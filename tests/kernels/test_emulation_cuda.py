@@ -302,3 +302,22 @@ def test_only_the_asked_kernel_is_compiled() -> None:
     """
     run(cuda_module(text, [out], threads(4)), [out], threads(4))
     np.testing.assert_array_equal(out, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_whole_structures_are_copied_and_checked(checked: bool) -> None:
+    source, out = np.arange(32, dtype=np.float32), np.full(32, np.nan, np.float32)
+    body = "((float4*)out)[threadIdx.x] = ((float4*)in)[threadIdx.x];"
+    cuda("float* out, float* in", body, [out, source], {"threadIdx.x": 8}, checked=checked)
+    np.testing.assert_array_equal(out, source)
+
+
+def test_a_structure_beyond_the_end_is_seen() -> None:
+    out = np.zeros(32, np.float32)
+    text = """extern "C" __global__ void k(float* out, float* in) {
+      ((float4*)out)[threadIdx.x] = ((float4*)in)[threadIdx.x];
+    }"""
+    arguments = [out, np.zeros(32, np.float32)]
+    assert "16 bytes at byte 128" in fault(
+        cuda_module(text, arguments, threads(9)), arguments, threads(9)
+    )

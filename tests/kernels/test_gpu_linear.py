@@ -105,6 +105,7 @@ def test_half_precision_is_multiplied_on_matrix_units(kind: str, spelled: str) -
     half, full = LAYERS[0], LAYERS[4]
     assert spelled in source(scheduled(half, kind, single=False), TARGETS[kind])
     assert spelled not in source(scheduled(full, kind, single=False), TARGETS[kind])
+    assert spelled not in source(scheduled(half, kind, single=True), TARGETS[kind])
 
 
 def test_sums_are_float32_also_where_results_are_half() -> None:

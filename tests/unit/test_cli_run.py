@@ -380,6 +380,39 @@ def test_verify_prints_what_was_found_of_kernels(
     assert data["kernels"] == checks["kernels"]
 
 
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        (
+            {"proven": True},
+            "code        the machine code for sm_80, sm_90 is what the kernels' text compiles to",
+        ),
+        (
+            {"proven": False, "reason": "nvrtc 12.6 is missing"},
+            (
+                "code        the machine code for sm_80, sm_90 was not compared with the kernels'"
+                " text: nvrtc 12.6 is missing"
+            ),
+        ),
+    ],
+)
+def test_machine_code_is_compared_with_its_text(
+    checks: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    facts: dict[str, Any],
+    line: str,
+) -> None:
+    files = {"kernels.json": b"{}", "lib/kernels.cuda.json": b"{}"}
+    folder = str(make_artifact(tmp_path / "cuda", files=files, standin="emulator").folder)
+    answer = {"architectures": ["sm_80", "sm_90"], "parts": {}, **facts}
+    monkeypatch.setattr(verify, "prove_machine_code", lambda _path, _progress: answer)
+    done = call("verify", folder)
+    assert done.out.splitlines()[0] == line
+    assert call("verify", folder, "--json").data["machine_code"] == answer
+    assert call("verify", folder, "--no-kernels", "--json").data["machine_code"] is None
+
+
 def test_kernels_may_be_left_out(checks: dict[str, Any], device_folder: str) -> None:
     done = call("verify", device_folder, "--no-kernels", "--json")
     assert done.data["kernels"] is None

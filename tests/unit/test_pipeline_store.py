@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from toy_build import build, chain, toy
 
+from edgec.cachefolder import cache_root
 from edgec.errors import CacheError
 from edgec.pipeline.maintenance import gc, sweep
-from edgec.cachefolder import cache_root
 from edgec.pipeline.store import Store
 
 

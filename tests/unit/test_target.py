@@ -96,7 +96,9 @@ def test_every_target_says_what_verifying_and_linking_need(name: str) -> None:
     assert target.standin in list_standins()
     assert target.library.forms
     if target.tvm["kind"] != "llvm":
-        assert {"max_threads", "max_shared_memory_bytes", "max_argument_bytes"} <= set(target.limits)
+        assert {"max_threads", "max_shared_memory_bytes", "max_argument_bytes"} <= set(
+            target.limits
+        )
         assert target.limits["max_threads"] <= int(str(target.tvm["max_threads_per_block"]))
     if "android" in target.triple:
         assert target.library.page_bytes == 16384

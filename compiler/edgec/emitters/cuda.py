@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from edgec.emitters.cuda_binary import compile_cuda
-from edgec.emitters.cuda_record import CudaRecord
+from edgec.emitters.cuda_record import NAME, CudaRecord
 from edgec.emitters.cuda_toolkit import find_toolkit
 from edgec.emitters.elf import emit_elf
 from edgec.emitters.kernel_code import text_file, with_machine_code
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from edgec.progress import Progress
 
 _KIND = "cuda"
-RECORD = "kernels.cuda.json"
 
 
 def emit(
@@ -50,7 +49,7 @@ def emit(
     # Asked for first: generating code takes long.
     find_toolkit(spec.cuda_toolkit)
 
-    text, record = text_file(out, _KIND), out / RECORD
+    text, record = text_file(out, _KIND), out / NAME
 
     def compiled(module: DeviceModule) -> DeviceModule:
         binary = compile_cuda(

@@ -14,18 +14,24 @@ from typing import TYPE_CHECKING
 from edgec.emitters.cuda_binary import same_code
 from edgec.emitters.cuda_cubin import KernelFacts
 from edgec.emitters.cuda_toolkit import find_toolkit, install_parts
+from edgec.emitters.kernel_code import text_file
 from edgec.errors import ToolchainError, VerificationError
 from edgec.files import pretty_json
+from edgec.libraries.device import DeviceModule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from edgec.emitters.cuda_binary import DeviceBinary
-    from edgec.libraries.device import DeviceModule
     from edgec.progress import Progress
 
 SCHEMA = "edgec.cuda/v1"
-_SOURCE_FORMAT = "cuda"
+NAME = "kernels.cuda.json"
+"""The record's file, beside the library."""
+MACHINE_CODE = frozenset(("fatbin", "cubin"))
+"""The formats of device modules that hold machine code."""
+_KIND = _SOURCE_FORMAT = "cuda"
 _BUILD_AGAIN = "build the artifact again"
 
 
@@ -141,3 +147,24 @@ class CudaRecord:
                 where=where,
                 remedy=_BUILD_AGAIN,
             )
+
+
+def read_text(library: Path) -> tuple[DeviceModule, CudaRecord]:
+    """The text that a library's machine code was made from, and the record of that.
+
+    Args:
+        library: the file that they lie beside.
+
+    Raises:
+        VerificationError: one of the files is missing or damaged.
+    """
+    text, record = text_file(library.parent, _KIND), library.with_name(NAME)
+    try:
+        source = DeviceModule.parse(_KIND, text.read_bytes(), str(text))
+        return source, CudaRecord.parse(record.read_bytes(), str(record))
+    except OSError as error:
+        raise VerificationError(
+            f"the kernels are machine code, and their text can't be read ({error.strerror})",
+            where=str(error.filename),
+            remedy=_BUILD_AGAIN,
+        ) from error

@@ -5,21 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgec.emitters.kernel_code import text_file
-from edgec.errors import VerificationError
-from edgec.ir.load import load_tvm
-from edgec.libraries.device import DeviceModule
+from edgec.emitters.cuda_record import MACHINE_CODE, read_text
 from edgec.standins.device.assemble import Parts, assemble, kernels_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgec.libraries.device import DeviceModule
     from edgec.libraries.open import LibraryFile
     from edgec.runtime.engine import Capacity, Engine
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import Observer
-
-_MACHINE_CODE = {"fatbin", "cubin"}
 
 WEIGHTS_PER_SECOND = 5e8
 
@@ -62,22 +58,8 @@ def _text(library: LibraryFile, module: DeviceModule) -> DeviceModule:
     Raises:
         VerificationError: the file with the text is missing or isn't the machine code's.
     """
-    if module.format not in _MACHINE_CODE:
+    if module.format not in MACHINE_CODE:
         return module
-    load_tvm()
-    from edgec.emitters.cuda import RECORD  # noqa: PLC0415 - after load_tvm
-    from edgec.emitters.cuda_record import CudaRecord  # noqa: PLC0415
-
-    text = text_file(library.path.parent, module.kind)
-    record = library.path.with_name(RECORD)
-    try:
-        source = DeviceModule.parse(module.kind, text.read_bytes(), str(text))
-        made = CudaRecord.parse(record.read_bytes(), str(record))
-    except OSError as error:
-        raise VerificationError(
-            f"the kernels are machine code, and their text can't be read ({error.strerror})",
-            where=str(error.filename),
-            remedy="build the artifact again",
-        ) from error
-    made.check(source, module, str(library.path))
-    return source
+    text, record = read_text(library.path)
+    record.check(text, module, str(library.path))
+    return text

@@ -19,7 +19,8 @@ from edgec.errors import CacheError, ToolchainError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-_OLDEST, _NEWEST = 14, 22
+# What C++ kernels are compiled with, such as -ffloat16-excess-precision, came with clang 16.
+_OLDEST_CLANG, _OLDEST_LLD, _NEWEST = 16, 14, 22
 _QEMU_PACKAGE = "qemu-user"
 _DIGITS = 32
 
@@ -28,9 +29,10 @@ def clang(language: str = "c") -> str:
     """The path of clang; ``language="c++"`` gives the driver that links C++.
 
     Raises:
-        ToolchainError: there is none of version 14 to 22.
+        ToolchainError: there is none of version 16 to 22.
     """
-    found = _llvm("clang", "CLANG", "compiles kernels so that they run on this CPU")
+    why = "compiles kernels so that they run on this CPU"
+    found = _llvm("clang", "CLANG", _OLDEST_CLANG, why)
     if language == "c":
         return found
     folder, name = os.path.split(found)
@@ -50,7 +52,8 @@ def lld() -> str:
     Raises:
         ToolchainError: there is none of version 14 to 22.
     """
-    return _llvm("ld.lld", "LLD", "links libraries for other processors", package="lld")
+    why = "links libraries for other processors"
+    return _llvm("ld.lld", "LLD", _OLDEST_LLD, why, package="lld")
 
 
 def cxx() -> str:
@@ -179,17 +182,17 @@ def _bytes(part: str | bytes | Path) -> Sequence[bytes]:
     return [part.name.encode(), part.read_bytes()]
 
 
-def _llvm(name: str, variable: str, why: str, package: str = "") -> str:
+def _llvm(name: str, variable: str, oldest: int, why: str, package: str = "") -> str:
     package = package or name
     if named := os.environ.get(variable):
         return _named(named, variable, f"{package}-19")
-    for number in range(_NEWEST, _OLDEST - 1, -1):
+    for number in range(_NEWEST, oldest - 1, -1):
         if found := shutil.which(f"{name}-{number}"):
             return found
     plain = shutil.which(name)
-    if plain and _OLDEST <= _major(plain) <= _NEWEST:
+    if plain and oldest <= _major(plain) <= _NEWEST:
         return plain
-    what = f"there is no {name} of version {_OLDEST} to {_NEWEST}, which {why}"
+    what = f"there is no {name} of version {oldest} to {_NEWEST}, which {why}"
     if plain:
         what += f" ({plain} is version {_major(plain)})"
     raise ToolchainError(what, where=name, remedy=_install(f"{package}-19"))

@@ -14,6 +14,7 @@ from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import format_bytes, print_json, print_lines, say, stdout_table
 from edgec.cli.task import task
 from edgec.errors import UsageError
+from edgec.verification.machine_code import has_machine_code, prove_machine_code
 from edgec.verification.repeat import (
     repeat_files,
     repeat_golden,
@@ -98,7 +99,10 @@ def command(
     found = locate_artifact(artifact, out)
     with task("files", as_json=as_json):
         files = repeat_files(found)
-    alone = None
+    machine_code = alone = None
+    if kernels and has_machine_code(found.library):
+        with task("compile", as_json=as_json) as progress:
+            machine_code = prove_machine_code(found.library, progress)
     if kernels and shows_kernels(found, standin):
         with task("kernels", as_json=as_json) as progress:
             alone = repeat_kernels(found, progress, standin)
@@ -116,6 +120,7 @@ def command(
             "target": found.manifest["target"],
             "standin": used,
             "files": {"count": files.count, "bytes": files.nbytes},
+            "machine_code": machine_code,
             "kernels": alone,
             "golden": golden,
             "reference": report,
@@ -124,6 +129,8 @@ def command(
         return
     say(title(found))
     say(f"{files.count} files, {format_bytes(files.nbytes)}, are as the manifest says")
+    if machine_code is not None:
+        print_lines([("code", _proof(machine_code))])
     if alone is not None:
         print_lines(kernel_lines(alone, used))
     elif kernels and found.reference_kernels.is_file():
@@ -144,6 +151,13 @@ def _on_device(device: str, standin: str | None) -> str:
             remedy="leave one of them out",
         )
     return found
+
+
+def _proof(machine_code: Mapping[str, Any]) -> str:
+    which = f"the machine code for {', '.join(machine_code['architectures'])}"
+    if machine_code["proven"]:
+        return f"{which} is what the kernels' text compiles to"
+    return f"{which} was not compared with the kernels' text: {machine_code['reason']}"
 
 
 def _golden_rows(golden: Mapping[str, Any] | None) -> list[Row]:

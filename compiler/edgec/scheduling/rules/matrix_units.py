@@ -29,8 +29,11 @@ class MatrixUnitMatmul(ScheduleRule):  # type: ignore[misc]
         self.tile = tile
 
     def apply(self, func: tirx.PrimFunc, _target: Any, _tunable: bool) -> Any:
-        """Schedule a linear layer, or return None to leave the function to another rule."""
-        if not func.attrs.get(LINEAR) or str(func.params[0].dtype) != "float16":
+        """Schedule a linear layer of many rows, or return None to leave it to another rule."""
+        if not func.attrs.get(LINEAR):
+            return None
+        x = func.params[0]
+        if str(x.dtype) != "float16" or isinstance(x.shape[0], tirx.IntImm):
             return None
         self.units.register()
         return self._schedule(s_tir.Schedule(func))

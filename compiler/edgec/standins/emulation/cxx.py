@@ -31,6 +31,8 @@ CHECKED = (
     *("-mllvm", "-asan-stack=0"),
     *("-mllvm", "-asan-globals=0"),
     *("-mllvm", "-asan-opt=0"),
+    # Copies of whole structures call __asan_memcpy and not memcpy.
+    *("-mllvm", "-asan-kernel-mem-intrinsic-prefix=1"),
 )
 
 
