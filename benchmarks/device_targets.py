@@ -19,15 +19,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
 from edgec.artifacts.artifact import open_artifact
 from edgec.runtime.engine import Capacity
 from edgec.standins import Requirements, find_standin
 from edgec.target import list_targets, load_target
 from edgec.verification.golden_file import read_golden
 from edgec.verification.original import find_original, references
-
 from machine import machine
 
 PREFILL, DECODES, BATCH, GREEDY = 37, 8, 3, 64
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="*", default=["q4f16_1"])
     options = parser.parse_args()
     targets = options.targets or [
-        name for name in list_targets() if load_target(name).standin not in ("native",)
+        name for name in list_targets() if load_target(name).standin != "native"
     ]
     print(machine())
     print(
@@ -60,7 +61,7 @@ def main() -> None:
                 print(row(artifact, shipped, tokens, text, tops), flush=True)
 
 
-def build(recipe: str, target: str, scheme: str, scratch: Path, *, verify: bool = False):
+def build(recipe: str, target: str, scheme: str, scratch: Path, *, verify: bool = False) -> Any:
     """The artifact, and seconds of a first and a second build."""
     environment = {**os.environ, "EDGEC_CACHE": str(scratch / f"cache-{target}-{scheme}")}
     out = scratch / f"out-{scheme}"
@@ -81,7 +82,7 @@ def build(recipe: str, target: str, scheme: str, scratch: Path, *, verify: bool 
     return open_artifact(folders[0]), *seconds
 
 
-def open_engine(artifact, *, tokens: int = 256):
+def open_engine(artifact: Any, *, tokens: int = 256) -> Any:
     manifest = artifact.manifest
     runtime = manifest["runtime"]
     return find_standin(manifest["standin"]).open_engine(
@@ -97,11 +98,11 @@ def open_engine(artifact, *, tokens: int = 256):
     )
 
 
-def row(artifact, shipped, tokens, text, tops) -> str:
+def row(artifact: Any, shipped: Any, tokens: Any, text: Any, tops: Any) -> str:
     engine = open_engine(artifact)
     errors, agree = {}, []
 
-    def compare(way: str, got, expected) -> None:
+    def compare(way: str, got: Any, expected: Any) -> None:
         errors[way] = max(errors.get(way, 0.0), float(np.abs(got - expected).max()))
         agree.append(int(np.argmax(got)) == int(np.argmax(expected)))
 
@@ -135,7 +136,7 @@ def row(artifact, shipped, tokens, text, tops) -> str:
     )
 
 
-def greedy(artifact, prompt, engine=None):
+def greedy(artifact: Any, prompt: Any, engine: Any = None) -> Any:
     """64 tokens, each the likeliest, and the logits they were chosen from."""
     engine = engine or open_engine(artifact)
     engine.add(0)
@@ -149,12 +150,13 @@ def greedy(artifact, prompt, engine=None):
     return text, tops
 
 
-def difference(mine, text, tops) -> str:
+def difference(mine: Any, text: Any, tops: Any) -> str:
     if mine == text:
         return f"equal, {len(text)} tokens"
     at = next(i for i, (a, b) in enumerate(zip(mine, text, strict=True)) if a != b)
     gap = float(tops[at][text[at]] - tops[at][mine[at]])
-    return f"equal to token {at}, then a tie to {gap:.1e} of logits up to {np.abs(tops[at]).max():.0f}"
+    scale = np.abs(tops[at]).max()
+    return f"equal to token {at}, then a tie to {gap:.1e} of logits up to {scale:.0f}"
 
 
 if __name__ == "__main__":

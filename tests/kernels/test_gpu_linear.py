@@ -37,7 +37,8 @@ LAYERS = [
     Linear(130, 72, F16, F32, F16),
     Linear(33, 100, F32, F32, F32),
 ]
-ROWS = [2, 3, 8, 9, 37]
+ROWS = [2, 8, 37]
+CHECKED = {2, 37}
 
 
 def scheduled(layer: Linear, kind: str, *, single: bool) -> Any:
@@ -76,15 +77,15 @@ def tolerance(layer: Linear, wide_x: Any, wide_w: Any) -> float:
     return 4 * unit * float(np.abs(wide_x @ wide_w.T).max() + np.sqrt(layer.k))
 
 
-@pytest.mark.parametrize("checked", [False, True], ids=["fast", "checked"])
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: f"{layer.name}_{layer.x_dtype}")
 @pytest.mark.parametrize("kind", TARGETS)
-def test_few_and_many_rows(kind: str, layer: Linear, checked: bool) -> None:
+def test_few_and_many_rows(kind: str, layer: Linear) -> None:
     kernel = scheduled(layer, kind, single=False)
-    for rows in (3, 37) if checked else ROWS:
+    for rows in ROWS:
         arguments, x, w = inputs(layer, rows)
         y = np.full((rows, layer.n), np.nan, layer.y_dtype)
-        got = call(kernel, TARGETS[kind], *arguments, y, checked=checked)[-1]
+        # Few rows and a tile that is cut short are the ones to go astray.
+        got = call(kernel, TARGETS[kind], *arguments, y, checked=rows in CHECKED)[-1]
         np.testing.assert_allclose(got, x @ w.T, rtol=0, atol=tolerance(layer, x, w))
 
 
