@@ -25,9 +25,8 @@ from standin_tools import needs
 
 load_tvm()
 
-from edgec.emitters.cuda import RECORD  # noqa: E402
 from edgec.emitters.cuda_binary import DeviceBinary  # noqa: E402
-from edgec.emitters.cuda_record import CudaRecord  # noqa: E402
+from edgec.emitters.cuda_record import NAME, CudaRecord  # noqa: E402
 from edgec.emitters.kernel_code import text_file  # noqa: E402
 
 if TYPE_CHECKING:
@@ -261,7 +260,7 @@ def test_text_beside_machine_code_has_to_be_its_own(cases: Cases, tmp_path: Path
     binary = DeviceBinary("cubin", code, ("sm_80",), {}, ())
     path = tmp_path / library.path.name
     with_module(library, shipped, path)
-    text, record = text_file(tmp_path, "cuda"), tmp_path / RECORD
+    text, record = text_file(tmp_path, "cuda"), tmp_path / NAME
     with pytest.raises(VerificationError, match="their text can't be read"):
         case.at(path).check()
     record.write_text(CudaRecord.of(right.code[""], binary).to_text())
