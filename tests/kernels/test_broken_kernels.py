@@ -169,7 +169,7 @@ def _gpu(opencl: Edit, others: Edit) -> dict[str, Edit]:
     return {"opencl": opencl, "metal": others, "cuda": others}
 
 
-_SHUFFLE = r"(shfl_down_sync|simd_shuffle_down)(\([^;]*?), 16(, 32)?\);"
+_LANE = (r"(shfl_down_sync|simd_shuffle_down)(\([^;]*?), 4(, 32)?\);", r"\1\2, 3\3);")
 
 MUTATIONS: dict[str, Mutation] = {
     # Of the guards in OpenCL, the second is that of odd rows; others have one for all.
@@ -185,14 +185,14 @@ MUTATIONS: dict[str, Mutation] = {
     "gemv, an index too high": Mutation(
         Edit(ONE, r"round_ptr(\[| \+ )", r"round_ptr\1 1 + "), _PAST
     ),
-    # Without shuffles, sums go through local memory.
+    # Sums go through local memory, in CUDA through shuffles; there the activations are shared.
     "gemv, a missing barrier": Mutation(
-        {"opencl": _barrier(ONE, 1), "cuda": _barrier(FEW, 0)}, _RACE
+        {"opencl": _barrier(ONE, 1), "metal": _barrier(ONE, 1), "cuda": _barrier(ONE, 0)}, _RACE
     ),
     "gemv, a wrong lane": Mutation(
-        {kind: Edit(FEW, _SHUFFLE, r"\1\2, 15\3);") for kind in ("metal", "cuda")}, _NUMBERS
+        {"metal": Edit(FEW, *_LANE), "cuda": Edit(ONE, *_LANE)}, _NUMBERS
     ),
-    "gemv, swapped buffers": Mutation(_swap(FEW, "scales", "x"), _PAST),
+    "gemv, swapped buffers": Mutation(_swap(ONE, "scales", "x"), _PAST),
     "decode, a position too many": Mutation(Edit(DECODE, r"\+ j\) < kv", "+ j) <= kv"), _NUMBERS),
     "decode, a missing barrier": Mutation(Edit(DECODE, rf"(?:{_BARRIER})(?=\s+st_m)", ""), _RACE),
     "decode, swapped buffers": Mutation(_swap(DECODE, "Q", "pages"), _PAST),

@@ -149,8 +149,8 @@ def softmax(kind: str, checked: bool) -> tuple[Array, Array]:
 
 
 def prefill(kind: str, checked: bool) -> tuple[Array, Array]:
-    """Causal attention of two sequences, of 30 and 7 positions."""
-    lengths = [30, 7]
+    """Causal attention of two sequences, of 34 and 3 positions: more than one tile of keys."""
+    lengths = [34, 3]
     q, k, v = (normal(ROWS, h, SIZE, seed=i) for i, h in enumerate((HEADS, KV_HEADS, KV_HEADS)))
     starts = np.cumsum([0, *lengths], dtype=np.int32)
     positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
@@ -244,7 +244,12 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> Callable[[Edit], None]:
 FAULT = RuntimeError
 BARRIER = {"metal": "threadgroup_barrier", "cuda": "__syncthreads"}
 # Barriers that order something, by kernel; TVM's attention has others beside them.
-NEEDED = [(matmul, 0), (matmul, 1), (matmul, 2), (rms_norm, 0), (prefill, 6), (decode, 1)]
+NEEDED = [
+    *((matmul, number) for number in (0, 1, 2)),
+    *((rms_norm, number) for number in (0, 2)),
+    *((prefill, number) for number in (3, 6, 7, 10)),
+    *((decode, number) for number in (0, 1, 2, 3)),
+]
 
 
 @BOTH

@@ -339,13 +339,19 @@ def test_an_artifact_is_shown(tmp_path: Path) -> None:
 
 def test_the_library_of_an_artifact_is_shown_against_its_limits(tmp_path: Path) -> None:
     needs = {
-        "norm": {"threads": 64, "shared_memory_bytes": 256, "buffers": 5, "argument_bytes": 48},
-        "gemm": {"threads": 256, "shared_memory_bytes": 16384, "buffers": 4, "argument_bytes": 40},
-        "odd": {"threads": None, "shared_memory_bytes": 0, "buffers": 1, "argument_bytes": 8},
+        "toy_norm": {"argument_bytes": 48, "buffers": 5, "shared_memory_bytes": 256, "threads": 64},
+        "toy_gemm": {
+            "argument_bytes": 9,
+            "buffers": 4,
+            "shared_memory_bytes": 16384,
+            "threads": 256,
+        },
+        "toy_odd": {"argument_bytes": 8, "buffers": 1, "shared_memory_bytes": 0, "threads": None},
     }
     artifact = make_artifact(
         tmp_path / "a",
         files={"lib/model.so": library()},
+        model_lib="toy",
         kernels__device_kernels=needs,
         limits={"max_threads": 256, "max_shared_memory_bytes": 32768, "max_buffers": 64},
     )

@@ -57,7 +57,8 @@ def library_lines(report: LibraryReport, name: str) -> list[Line]:
         code = _CODE.get(facts["kernel_format"], facts["kernel_format"])
         lines.append(("device", f"{facts['kernels']} kernels as {code}"))
     if report.kernels:
-        lines.append(("largest", ", ".join(map(_largest, report.kernels))))
+        ordered = sorted(report.kernels, key=lambda item: _place(item.what))
+        lines.append(("largest", ", ".join(map(_largest, ordered))))
     return lines
 
 
@@ -96,6 +97,10 @@ def _functions(facts: Mapping[str, Any]) -> str:
         f"{len(facts['functions'])} for engines, {facts['host_functions']} in host code;"
         f" {len(facts['builtins'])} called of the runtime"
     )
+
+
+def _place(what: str) -> int:
+    return list(_NEEDS).index(what) if what in _NEEDS else len(_NEEDS)
 
 
 def _largest(item: Largest) -> str:

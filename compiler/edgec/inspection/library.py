@@ -54,7 +54,7 @@ class Largest:
     Attributes:
         what: the name of the field: ``"threads"``, ``"shared_memory_bytes"``, ....
         value: how much.
-        kernel: which one takes it.
+        kernel: which one takes it, without the model's name before it.
         limit: how much the device has, as its profile says; None if it doesn't.
     """
 
@@ -106,7 +106,12 @@ def inspect_artifact(artifact: Artifact) -> LibraryReport:
         found, problem = facts(library), None
     except EdgecError as error:
         found, problem = None, error
-    needs = manifest["kernels"].get("device_kernels", {})
+    # Every kernel's name begins with the model's.
+    begin = f"{manifest.get('model_lib', '')}_"
+    needs = {
+        name.removeprefix(begin): item
+        for name, item in manifest["kernels"].get("device_kernels", {}).items()
+    }
     return LibraryReport(
         artifact.library, found, problem, _largest(needs, manifest.get("limits", {}))
     )

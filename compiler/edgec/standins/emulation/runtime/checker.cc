@@ -14,6 +14,7 @@ constexpr size_t kGap = 1 << 20;
 constexpr size_t kPageMask = 4095;
 // The numbers of intervals begin anew before they run out.
 constexpr uint32_t kMostIntervals = 3u << 30;
+constexpr uint32_t kBits = 64;
 
 }  // namespace
 
@@ -44,6 +45,8 @@ bool Checker::begin(const Launch& launch, const Kernel& kernel, std::vector<uint
   grid_ = launch.grid;
   uint32_t items = launch.group.x * launch.group.y * launch.group.z;
   steps_.assign((items + width_ - 1) / width_, 0);
+  set_words_ = (items + kBits - 1) / kBits;
+  writers_.clear();
   find_image(kernel);
 
   std::vector<Buffer> buffers(launch.buffers, launch.buffers + launch.buffer_count);
@@ -158,6 +161,7 @@ void Checker::begin_group(uint64_t number) {
 void Checker::next_interval() {
   ++interval_;
   std::fill(steps_.begin(), steps_.end(), 0);
+  writers_.clear();
 }
 
 Checker::Region* Checker::find(uintptr_t address) {
@@ -226,60 +230,116 @@ Party Checker::party_of(uint32_t interval, uint32_t item, bool writes) const {
   return {group, worker_->item(item).local_id, writes, 1};
 }
 
-bool Checker::check_read(const Cell& cell, Party& other) const {
-  if (cell.write_interval < since_) return false;
-  bool foreign = cell.write_interval < group_start_;
-  if (!foreign && (cell.write_interval != interval_ || cell.writer == item_ || cell.same_value ||
-                   ordered(cell.writer, cell.write_step)))
-    return false;
-  other = party_of(cell.write_interval, cell.writer, true);
-  return true;
+// Whether the work-item comes after all writes of this interval, or made them all.
+bool Checker::after_writes(const Cell& cell) const {
+  if (cell.writers) return cell.writers_in_one && ordered(cell.writer, cell.write_step);
+  return cell.writer == item_ || ordered(cell.writer, cell.write_step);
 }
 
-bool Checker::check_write(const Cell& cell, Party& other, bool atomic) const {
+bool Checker::has_written(const Cell& cell) const {
+  if (!cell.writers) return cell.writer == item_;
+  return writers_[(cell.writers - 1) * set_words_ + item_ / kBits] >> (item_ % kBits) & 1;
+}
+
+void Checker::add_writer(Cell& cell) {
+  auto add = [&](uint32_t item) {
+    writers_[(cell.writers - 1) * set_words_ + item / kBits] |= uint64_t(1) << (item % kBits);
+  };
+  if (!cell.writers) {
+    writers_.resize(writers_.size() + set_words_);
+    cell.writers = uint32_t(writers_.size() / set_words_);
+    cell.writers_in_one = 1;
+    add(cell.writer);
+  }
+  add(item_);
+  cell.writers_in_one &= cell.writer / width_ == subgroup_;
+}
+
+void Checker::refine(Page& page, uint32_t shift) {
+  uint32_t parts = 1u << (page.shift - shift);
+  page.refine(shift);
+  for (uint32_t i = 0; i < Page::kBytes >> shift; ++i) {
+    Cell& cell = page.cells[i];
+    if (i % parts == 0 || cell.write_interval != interval_ || !cell.writers) continue;
+    // Each part has a set of its own from now on.
+    size_t from = (cell.writers - 1) * set_words_;
+    writers_.resize(writers_.size() + set_words_);
+    std::copy_n(writers_.begin() + from, set_words_, writers_.end() - set_words_);
+    cell.writers = uint32_t(writers_.size() / set_words_);
+  }
+}
+
+Checker::Conflict Checker::check_read(const Cell& cell, Party& other) const {
+  if (cell.write_interval < since_) return Conflict::kNone;
+  bool foreign = cell.write_interval < group_start_;
+  if (!foreign) {
+    if (cell.write_interval != interval_ || after_writes(cell)) return Conflict::kNone;
+    // It sees its own bytes, as all others wrote the same; an atomic operation writes others.
+    if (has_written(cell) && !cell.atomic_write) return Conflict::kNone;
+  }
+  other = party_of(cell.write_interval, cell.writer, true);
+  if (!foreign && cell.writer == item_) other.known = 0;
+  return Conflict::kRace;
+}
+
+Checker::Conflict Checker::check_write(const Cell& cell, Party& other, bool atomic) const {
+  Conflict result = Conflict::kNone;
   if (cell.write_interval >= since_ && !(atomic && cell.atomic_write)) {
     bool foreign = cell.write_interval < group_start_;
-    if (foreign || (cell.write_interval == interval_ && cell.writer != item_ &&
-                    !ordered(cell.writer, cell.write_step))) {
+    if (foreign || (cell.write_interval == interval_ && !after_writes(cell))) {
       other = party_of(cell.write_interval, cell.writer, true);
-      return true;
+      if (!foreign && cell.writer == item_) other.known = 0;
+      result = atomic || cell.atomic_write ? Conflict::kRace : Conflict::kUnlessEqual;
     }
   }
+  if (result == Conflict::kRace) return result;
   if (cell.read_interval >= since_) {
     bool foreign = cell.read_interval < group_start_;
     bool now = cell.read_interval == interval_;
-    bool alone = cell.many_readers ? cell.one_subgroup && ordered(cell.reader, cell.read_step)
+    bool alone = cell.many_readers ? cell.readers_in_one && ordered(cell.reader, cell.read_step)
                                    : cell.reader == item_ || ordered(cell.reader, cell.read_step);
     if (foreign || (now && !alone)) {
-      // Of many readers only the first is known, and that may be the work-item itself.
-      other = party_of(cell.read_interval, cell.reader, false);
-      if (!foreign && cell.reader == item_) other.known = 0;
-      return true;
+      // A reader that saw what a writer of its own had put there would see the same bytes now. One
+      // that saw earlier bytes might see these instead, and that they are equal is chance.
+      bool chance = atomic || (foreign ? cell.read_outer : cell.read_before);
+      if (result == Conflict::kNone || chance) {
+        // Of many readers only the first is known, and that may be the work-item itself.
+        other = party_of(cell.read_interval, cell.reader, false);
+        if (!foreign && cell.reader == item_) other.known = 0;
+      }
+      return chance ? Conflict::kRace : Conflict::kUnlessEqual;
     }
   }
   if (cell.earlier_read >= since_) {
-    other = party_of(cell.earlier_read, 0, false);
-    other.known = 2;
-    return true;
+    bool chance = atomic || cell.read_outer;
+    if (result == Conflict::kNone || chance) {
+      other = party_of(cell.earlier_read, 0, false);
+      other.known = 2;
+    }
+    return chance ? Conflict::kRace : Conflict::kUnlessEqual;
   }
-  return false;
+  return result;
 }
 
 void Checker::note_read(Cell& cell) {
-  if (cell.read_interval == interval_) {
+  bool now = cell.read_interval == interval_;
+  bool first = cell.read_interval < since_;
+  cell.read_before = (now && cell.read_before) || cell.write_interval < interval_;
+  cell.read_outer = (!first && cell.read_outer) || cell.write_interval < group_start_;
+  if (now) {
     if (cell.many_readers) {
-      cell.one_subgroup &= cell.reader / width_ == subgroup_;
+      cell.readers_in_one &= cell.reader / width_ == subgroup_;
       cell.read_step = step_;
       return;
     }
     if (cell.reader != item_ && !ordered(cell.reader, cell.read_step)) {
       cell.many_readers = 1;
-      cell.one_subgroup = cell.reader / width_ == subgroup_;
+      cell.readers_in_one = cell.reader / width_ == subgroup_;
       cell.read_step = step_;
       return;
     }
   } else {
-    if (cell.read_interval < since_)
+    if (first)
       cell.earlier_read = 0;
     else if (cell.read_interval < group_start_)
       cell.earlier_read = cell.read_interval;
@@ -292,8 +352,10 @@ void Checker::note_read(Cell& cell) {
 
 void Checker::note_write(Cell& cell, bool atomic) {
   if (cell.read_interval < since_) cell.earlier_read = 0;
-  cell.same_value = cell.write_interval == interval_ && cell.writer != item_ &&
-                    !ordered(cell.writer, cell.write_step);
+  if (cell.write_interval != interval_ || after_writes(cell))
+    cell.writers = 0;
+  else
+    add_writer(cell);
   cell.write_interval = interval_;
   cell.write_step = step_;
   cell.writer = uint16_t(item_);
@@ -327,32 +389,33 @@ void Checker::access(Worker& worker, const void* pointer, size_t size, bool writ
   // Pages begin where the memory's do, so that an aligned access never straddles two cells.
   uintptr_t base = region->begin & ~kPageMask;
   size_t start = address - base, end = start + size;
-  bool conflict = false;
-  uintptr_t where = 0;
+  Conflict worst = Conflict::kNone;
+  size_t where = 0, where_end = 0;
   Party other, first;
   while (start < end) {
     Page& cells = page(*region, start);
     size_t stop = std::min(end, (start / Page::kBytes + 1) * Page::kBytes);
     size_t odd = start | stop;
     uint32_t needed = odd & 1 ? 0 : odd & 2 ? 1 : 2;
-    if (needed < cells.shift) cells.refine(needed);
+    if (needed < cells.shift) refine(cells, needed);
     uint32_t shift = cells.shift;
     for (size_t i = start; i < stop; i += size_t(1) << shift) {
       Cell& cell = cells.cells[(i % Page::kBytes) >> shift];
-      if (writes ? check_write(cell, other, atomic) : check_read(cell, other)) {
-        if (!conflict) first = other, where = base + i;
-        conflict = true;
-      }
+      Conflict found = writes ? check_write(cell, other, atomic) : check_read(cell, other);
       writes ? note_write(cell, atomic) : note_read(cell);
+      if (found == Conflict::kNone) continue;
+      if (found > worst) worst = found, first = other, where = i;
+      where_end = i + (size_t(1) << shift);
     }
     start = stop;
   }
-  if (!conflict) return;
-  if (!writes || atomic || size > kMostPending) fail(FaultKind::kRace, region, where, size, writes, &first);
-  pending_size_ = size;
-  pending_address_ = address;
-  pending_fault_ = fault_of(FaultKind::kRace, region, where, size, writes, &first);
-  memcpy(pending_bytes_, pointer, size);
+  if (worst == Conflict::kNone) return;
+  Fault fault = fault_of(FaultKind::kRace, region, base + where, size, writes, &first);
+  if (worst == Conflict::kRace || where_end - where > kMostPending) worker.fail(fault);
+  pending_fault_ = fault;
+  pending_address_ = base + where;
+  pending_size_ = where_end - where;
+  memcpy(pending_bytes_, reinterpret_cast<const void*>(pending_address_), pending_size_);
 }
 
 Fault Checker::fault_of(FaultKind kind, const Region* region, uintptr_t address, size_t size,

@@ -84,7 +84,7 @@ struct Item {
 // What the engine gives to the kernel's shared object.
 struct Services {
   void (*barrier)(void* worker, uint32_t line);
-  const Shared* (*share)(void* worker, const void* value, size_t size);
+  const Shared* (*share)(void* worker, const void* value, size_t size, bool orders);
   void (*open_stacks)(void* worker, bool open);
   void (*access)(void* worker, const void* address, size_t size, bool writes);
   void (*atomic)(void* worker, const void* address, size_t size);
@@ -115,7 +115,7 @@ struct Kernel {
   char* shared_begin;
   char* shared_end;
 };
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // In work-items of a work-group, and work-groups of the launch.
 EMU_UNCHECKED Dim local_id() { return state.item->local_id; }
@@ -144,12 +144,13 @@ __attribute__((convergent)) EMU_UNCHECKED void barrier(uint32_t line = __builtin
 // Shows `size` <= 64 bytes to the sub-group and waits for it. The answer is valid until this
 // work-item's next collective.
 __attribute__((convergent)) EMU_UNCHECKED const Shared* share(const void* value, size_t size) {
-  return state.services->share(state.worker, value, size);
+  return state.services->share(state.worker, value, size, false);
 }
 
-// Waits for the sub-group.
-__attribute__((convergent)) EMU_UNCHECKED void subgroup_barrier() {
-  state.services->share(state.worker, nullptr, 0);
+// Waits for the sub-group and orders its accesses to memory, as no other collective does. A bit per
+// lane that took part.
+__attribute__((convergent)) EMU_UNCHECKED uint64_t subgroup_barrier() {
+  return state.services->share(state.worker, nullptr, 0, true)->participants;
 }
 
 // A bit per lane that took part and gave true.
@@ -193,7 +194,7 @@ class Exchange {
   }
   __attribute__((convergent)) EMU_UNCHECKED ~Exchange() {
     state.services->open_stacks(state.worker, false);
-    subgroup_barrier();
+    share(nullptr, 0);
   }
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;

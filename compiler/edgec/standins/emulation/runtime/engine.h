@@ -140,9 +140,10 @@ class Worker {
   struct Subgroup {
     uint64_t all, runnable, at_barrier, at_share, started;
     uint32_t generation;
+    bool orders;  // those at `at_share` wait in a barrier
   };
   static void barrier(void* worker, uint32_t line);
-  static const Shared* share(void* worker, const void* value, size_t size);
+  static const Shared* share(void* worker, const void* value, size_t size, bool orders);
   static void open_stacks(void* worker, bool open);
   static void access(void* worker, const void* address, size_t size, bool writes);
   static void atomic(void* worker, const void* address, size_t size);

@@ -120,7 +120,7 @@ bool Worker::begin_group() {
   for (uint32_t i = 0; i < subgroups_.size(); ++i) {
     uint32_t size = std::min(width_, count_ - i * width_);
     uint64_t all = size == 64 ? ~uint64_t(0) : (uint64_t(1) << size) - 1;
-    subgroups_[i] = {all, all, 0, 0, 0, 0};
+    subgroups_[i] = {all, all, 0, 0, 0, 0, false};
   }
   if (kernel_->shared_end != kernel_->shared_begin)
     memset(kernel_->shared_begin, 0xFF, size_t(kernel_->shared_end - kernel_->shared_begin));
@@ -142,7 +142,7 @@ int64_t Worker::next() {
         shared_[index * 2 + (subgroup.generation++ & 1)].participants = subgroup.at_share;
         subgroup.runnable = subgroup.at_share;
         subgroup.at_share = 0;
-        if (checker_) checker_->subgroup_step(index);
+        if (checker_ && subgroup.orders) checker_->subgroup_step(index);
       }
       if (subgroup.runnable) {
         int lane = reverse ? 63 - std::countl_zero(subgroup.runnable)
@@ -255,7 +255,7 @@ void Worker::barrier(void* worker, uint32_t line) {
   self->wait();
 }
 
-const Shared* Worker::share(void* worker, const void* value, size_t size) {
+const Shared* Worker::share(void* worker, const void* value, size_t size, bool orders) {
   auto* self = static_cast<Worker*>(worker);
   if (self->checker_) self->checker_->settle();
   const Item& item = self->current();
@@ -264,6 +264,7 @@ const Shared* Worker::share(void* worker, const void* value, size_t size) {
   // complete it.
   Shared& shared = self->shared_[item.subgroup * 2 + (subgroup.generation & 1)];
   if (size) memcpy(shared.slot[item.lane], value, size);
+  subgroup.orders = orders && (subgroup.orders || !subgroup.at_share);
   subgroup.at_share |= uint64_t(1) << item.lane;
   self->wait();
   return &shared;

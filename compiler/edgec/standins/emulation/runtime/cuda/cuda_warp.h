@@ -84,7 +84,7 @@ __attribute__((convergent)) EMU_UNCHECKED unsigned __activemask() {
   return static_cast<unsigned>(emu::share(nullptr, 0)->participants);
 }
 __attribute__((convergent)) EMU_UNCHECKED void __syncwarp(unsigned mask = ~0u) {
-  shim::check_mask(mask, emu::share(nullptr, 0)->participants);
+  shim::check_mask(mask, emu::subgroup_barrier());
 }
 __attribute__((convergent)) EMU_UNCHECKED unsigned __ballot_sync(unsigned mask, int predicate) {
   const bool vote = predicate != 0;

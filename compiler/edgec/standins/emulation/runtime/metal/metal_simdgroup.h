@@ -11,8 +11,8 @@ constexpr mem_flags operator|(mem_flags a, mem_flags b) {
 }
 
 __attribute__((convergent)) EMU_INLINE void threadgroup_barrier(mem_flags) { emu::barrier(); }
-__attribute__((convergent)) EMU_INLINE void simdgroup_barrier(mem_flags) {
-  emu::subgroup_barrier();
+__attribute__((convergent)) EMU_INLINE void simdgroup_barrier(mem_flags flags) {
+  flags == mem_flags::mem_none ? (void)emu::share(nullptr, 0) : (void)emu::subgroup_barrier();
 }
 
 // TVM's reductions number the lane through the whole threadgroup. Apple doesn't define what a lane
