@@ -11,7 +11,7 @@ from verification_fakes import FakeEngine, FakeModel, ForgetsAtChunks, random_wi
 
 from edgec.errors import UsageError, VerificationError
 from edgec.progress import Silent
-from edgec.verification.run import Report, verify
+from edgec.verification.run import WHOLE, Extent, Report, verify
 from edgec.verification.statistics import Comparison
 from edgec.verification.text import Document, text_digest
 from edgec.verification.tolerance import tolerance
@@ -48,6 +48,7 @@ def report(
     engine: FakeEngine | None = None,
     original: FakeModel | None = None,
     shipped: FakeModel | None = None,
+    extent: Extent = WHOLE,
 ) -> Report:
     progress = Counting()
     result = verify(
@@ -58,9 +59,31 @@ def report(
         documents=DOCUMENTS,
         dtype="float32",
         progress=progress,
+        extent=extent,
     )
     assert progress.done == progress.total > 0
     return result
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lengths"),
+    [(None, [40, 30, 20, 10, 30]), (70, [40, 30]), (72, [40, 30, 2]), (71, [40, 30]), (0, [2])],
+)
+def test_a_part_of_the_text(tokens: int | None, lengths: list[int]) -> None:
+    parts = Extent(tokens=tokens).cut(WINDOWS)
+    assert [len(part) for part in parts] == lengths
+    assert all(part == whole[: len(part)] for part, whole in zip(parts, WINDOWS, strict=False))
+
+
+def test_a_slow_artifact_runs_a_part_and_the_references_all() -> None:
+    extent = Extent(tokens=50, path_tokens=8)
+    engine = FakeEngine()
+    result = report(engine, FakeModel(noise=0.5), FakeModel(), extent)
+    assert (result["text"]["tokens"], result["text"]["artifact_tokens"]) == (130, 50)
+    assert result["compiler"]["max_logit_error"] == 0
+    # The whole text's loss is another than that of its beginning.
+    assert result["quantizer"]["kl"] != result["total"]["kl"]
+    assert max(engine.chunks) <= 8
 
 
 def test_all_sections() -> None:
@@ -71,6 +94,7 @@ def test_all_sections() -> None:
         "documents": ["a.py", "b.py"],
         "windows": 5,
         "tokens": 130,
+        "artifact_tokens": 130,
         "digest": text_digest(DOCUMENTS),
     }
     assert result["compiler"]["max_logit_error"] == 0
@@ -201,3 +225,13 @@ def test_the_tolerance_follows_the_scale() -> None:
     assert tolerance("float32", 20) == 1e-3
     assert tolerance("float32", 1000) == pytest.approx(1e-2)
     assert tolerance("float16", 20) == pytest.approx(1.0)
+
+
+def test_limits_apply_to_all_of_the_text() -> None:
+    figures = {"kl": 0.5, "top1": 1.0, "perplexity_ratio": 1.0}
+    part = {"text": {"tokens": 130, "artifact_tokens": 50}, "total": figures}
+    whole = {"text": {"tokens": 130, "artifact_tokens": 130}, "total": figures}
+    fine = {**figures, "kl": 0.01}
+    assert gates({**part, "quantizer": fine}, Quality(max_kl=0.1)) == []
+    assert len(gates({**whole, "quantizer": fine}, Quality(max_kl=0.1))) == 1
+    assert len(gates(part, Quality(max_kl=0.1))) == 1
