@@ -26,7 +26,7 @@ has_opencl() {
 packages=""
 if ! has_versioned clang || ! has_versioned ld.lld; then packages="$packages clang lld"; fi
 has qemu-aarch64 || packages="$packages qemu-user"
-has aarch64-linux-gnu-gcc || packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+has aarch64-linux-gnu-g++ || packages="$packages g++-aarch64-linux-gnu"
 has g++ || packages="$packages g++"
 has_opencl || packages="$packages pocl-opencl-icd ocl-icd-libopencl1"
 [ -n "$packages" ] || exit 0
