@@ -98,9 +98,8 @@ def test_the_largest_buffer_is_named() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["android-adreno", "android-mali", "ios-metal", "cuda"])
-@pytest.mark.parametrize("head_dim", [64, 96, 128])
-@pytest.mark.parametrize("group", [1, 3, 4, 8])
+@pytest.mark.parametrize("target", ["android-adreno", "ios-metal", "cuda"])
+@pytest.mark.parametrize(("head_dim", "group"), [(64, 1), (96, 3), (128, 4), (128, 8)])
 def test_attention_fits_every_device(target: Any, head_dim: Any, group: Any) -> None:
     profile = load_target(target)
     tvm_target = tvm.target.Target(dict(profile.tvm))
@@ -109,6 +108,7 @@ def test_attention_fits_every_device(target: Any, head_dim: Any, group: Any) -> 
     passes = [
         AttachKVCache(spec, tvm_target),
         tvm.tirx.transform.BindTarget(tvm_target),
+        relax.transform.LegalizeOps(),
         tvm.tirx.transform.ForceNarrowIndexToInt32(),
         *plan_passes(),
         *machine_passes(),
