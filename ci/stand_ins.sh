@@ -43,7 +43,8 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq >/dev/null
 case "$packages" in
   *" clang lld"*)
-    for version in $versions; do
+    # First the version that the tests were written with.
+    for version in 19 $versions; do
       if apt-cache show "clang-$version" >/dev/null 2>&1 && apt-cache show "lld-$version" >/dev/null 2>&1; then
         packages=$(of_version "$version")
         break
