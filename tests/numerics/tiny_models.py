@@ -13,6 +13,7 @@ from edgec.layouts.tensor_cache import TensorCache
 from edgec.layouts.unpack import unpacked_rows
 from edgec.progress import Silent
 from edgec.quantization.reader import QuantizedCheckpoint
+from edgec.runtime.devices import open_device
 from edgec.runtime.engine import Capacity, Engine
 from edgec.runtime.load import open_natively
 from edgec.runtime.weights import MappedWeights
@@ -74,8 +75,10 @@ def build(
         group_size=group_size,
     )
     library = outputs["compile"] / "model.so"
+    device = open_device(None, str(library))
     engine = Engine(
-        *open_natively(library),
+        open_natively(library, device),
+        device,
         library,
         MappedWeights(outputs["pack"]),
         Capacity(sequences=BATCH, tokens=CONTEXT * BATCH, prefill_chunk=CHUNK),

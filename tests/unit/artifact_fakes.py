@@ -93,6 +93,7 @@ def make_artifact(
         "memory": {
             "context_length": CONTEXT,
             "weights_bytes": 5000,
+            "decode_weights_bytes": 4000,
             "kv_cache_bytes": 4096,
             "workspace_bytes": 100,
             "total_bytes": 9196,
@@ -116,11 +117,23 @@ def make_artifact(
     return open_artifact(folder)
 
 
+class FakeDevice:
+    """A handle like TVM's."""
+
+    def __init__(self, kind: int = 1, device_name: str = "") -> None:
+        self.kind = kind
+        self.device_name = device_name
+
+    def dlpack_device_type(self) -> int:
+        return self.kind
+
+
 class ScriptedEngine:
     """Says the tokens of ``script`` one after the other; knows what is in its sequence."""
 
     def __init__(self, script: Sequence[int] = (), tokens: int = CONTEXT) -> None:
         self.script = list(script)
+        self.device = FakeDevice()
         self.metadata: dict[str, Any] = {"context_window_size": CONTEXT}
         self.capacity = Capacity(1, tokens, 16)
         self.sequences: dict[int, list[int]] = {}

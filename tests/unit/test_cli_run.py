@@ -9,7 +9,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from artifact_fakes import CHAT_FORMAT, CONTEXT, STOP, ScriptedEngine, chat_config, make_artifact
+from artifact_fakes import (
+    CHAT_FORMAT,
+    CONTEXT,
+    STOP,
+    FakeDevice,
+    ScriptedEngine,
+    chat_config,
+    make_artifact,
+)
 from cli_calls import call
 
 from edgec.cli.commands import bench, run, verify
@@ -262,6 +270,24 @@ def test_bench_in_json(opened: Opened, folder: str) -> None:
     assert data["memory"]["peak_rss_bytes"] > 0
     assert (data["threads"], data["load_s"]) == (2, 0.5)
     assert data["machine"]["cpu"]
+
+
+def test_bench_on_a_gpu_says_how_near_the_limit_of_its_memory_it_is(
+    opened: Opened, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.engine.script = [H] * 1000
+    opened.engine.device = FakeDevice(2, "NVIDIA Toy")
+    monkeypatch.setattr(bench, "copy_rate", lambda _device: 2e9)
+    arguments = ["bench", folder, "--prompt-tokens", "10", "--generate-tokens", "4"]
+    done = call(*arguments)
+    assert "NVIDIA Toy, 2 threads" in done.err
+    assert "of the 2 GB/s at which this GPU copies memory" in done.err
+    data = call(*arguments, "--json").data
+    assert data["machine"]["device"] == "NVIDIA Toy"
+    # 4096 bytes are 64 tokens of keys and values, of which 10 + 4 / 2 are read.
+    assert (data["decode_weights_bytes"], data["decode_kv_cache_bytes"]) == (4000, 12 * 64)
+    rate = data["decode_tokens_per_s"]["median"]
+    assert data["decode_share_of_memory_copy"] == pytest.approx(4768 * rate / 2e9, rel=1e-3)
 
 
 def test_bench_refuses_more_than_the_context(opened: Opened, folder: str) -> None:

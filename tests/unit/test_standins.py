@@ -80,7 +80,8 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "check_processor", lambda *_args, **_more: None)
     monkeypatch.setattr(load, "set_threads", lambda: 1)
     monkeypatch.setattr(load, "MappedWeights", lambda _folder: None)
-    monkeypatch.setattr(load, "open_natively", lambda _library: (None, None))
+    monkeypatch.setattr(load, "_kernels_for", lambda _library: None)
+    monkeypatch.setattr(load, "open_natively", lambda _library, _device: None)
 
 
 def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

@@ -20,12 +20,15 @@ class MemoryPlan:
         kv_cache: keys and values of ``context_length`` positions.
         context_length: tokens.
         workspace: static storage by function; None before the library is compiled.
+        decode_weights: of the weights what a decode step reads, of a table of embeddings a row;
+            None before the library is compiled.
     """
 
     weights: int
     kv_cache: int
     context_length: int
     workspace: Mapping[str, int] | None = None
+    decode_weights: int | None = None
 
     @property
     def largest_workspace(self) -> int:
@@ -42,6 +45,7 @@ class MemoryPlan:
         return {
             "context_length": self.context_length,
             "weights_bytes": self.weights,
+            "decode_weights_bytes": self.decode_weights,
             "kv_cache_bytes": self.kv_cache,
             "workspace_bytes": None if self.workspace is None else self.largest_workspace,
             "workspace_bytes_by_function": None

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from edgec.models.parameters import Parameter
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,17 @@ def nbytes(spec: TensorSpec) -> int:
 def weight_bytes(specs: Iterable[TensorSpec]) -> int:
     """Size of all weights in bytes, on disk and in a device's memory."""
     return sum(nbytes(spec) for spec in specs)
+
+
+def decode_bytes(specs: Iterable[TensorSpec], parameters: Sequence[Parameter]) -> int:
+    """Bytes of the weights that a decode step reads whole.
+
+    Of a table of embeddings it reads one row, unless the table is the head as well.
+
+    Args:
+        specs: the stored tensors.
+        parameters: of the model.
+    """
+    roles = {parameter.name: parameter.role for parameter in parameters}
+    tied = "head" not in roles.values()
+    return weight_bytes(spec for spec in specs if tied or roles[spec.parameter] != "embedding")

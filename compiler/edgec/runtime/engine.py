@@ -64,7 +64,7 @@ class Engine:
 
         self._tvm = tvm
         self._vm = machine
-        self._device = device
+        self.device = device
         self.metadata: dict[str, Any] = json.loads(str(self._vm["_metadata"]()))
         self._params = [
             self._on_device(weights.tensor(item["name"])) for item in self.metadata["params"]
@@ -215,7 +215,7 @@ class Engine:
         return result
 
     def _tensor(self, array: npt.NDArray[Any]) -> Any:
-        return self._tvm.runtime.tensor(array, self._device)
+        return self._tvm.runtime.tensor(array, self.device)
 
     def _on_device(self, tensor: Any) -> Any:
-        return tensor if tensor.device == self._device else tensor.copyto(self._device)
+        return tensor if tensor.device == self.device else tensor.copyto(self.device)

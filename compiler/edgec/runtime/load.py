@@ -1,4 +1,4 @@
-"""Load a library on this machine, if its processor and the installed runtime can run it."""
+"""Load a library on this machine, if its processor, its GPU and the runtime can run it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.errors import EdgecError, ToolchainError
 from edgec.ir.load import load_tvm
+from edgec.libraries.open import open_library
+from edgec.runtime.devices import open_device
 from edgec.runtime.engine import Capacity, Engine
 from edgec.runtime.threads import set_threads
 from edgec.runtime.weights import MappedWeights
@@ -35,16 +37,18 @@ def load_engine(
         capacity: sizes of the KV cache; by default what the library was compiled for.
 
     Raises:
-        ToolchainError: this processor can't run the library, or the runtime can't load it.
+        ToolchainError: this processor can't run the library, there is no device for its kernels,
+            or the runtime can't load it.
         CheckpointError: the weight folder is damaged.
+        VerificationError: the library is damaged.
         UsageError: the library was compiled for less than ``capacity``.
     """
     check_processor(library, architecture, cpu_features, machine=platform.machine())
     set_threads()
     mapped = MappedWeights(weights)
+    device = open_device(_kernels_for(library), str(library))
     try:
-        machine, device = open_natively(library)
-        return Engine(machine, device, library, mapped, capacity)
+        return Engine(open_natively(library, device), device, library, mapped, capacity)
     except EdgecError:
         raise
     except Exception as error:
@@ -58,8 +62,12 @@ def load_engine(
         ) from error
 
 
-def open_natively(library: Path) -> tuple[Any, Any]:
-    """The virtual machine of a library on this CPU, and the TVM device that this is.
+def open_natively(library: Path, device: Any) -> Any:
+    """The virtual machine of a library on a device of this machine.
+
+    Args:
+        library: a shared library for it.
+        device: TVM's handle.
 
     Raises:
         Exception: of any kind, if the file isn't a library for this machine.
@@ -68,4 +76,10 @@ def open_natively(library: Path) -> tuple[Any, Any]:
     import tvm  # noqa: PLC0415 - after load_tvm
     from tvm.relax import VirtualMachine  # noqa: PLC0415
 
-    return VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu()), tvm.cpu()
+    return VirtualMachine(tvm.runtime.load_module(str(library)), device)
+
+
+def _kernels_for(library: Path) -> str | None:
+    """The kind of device that a library's kernels are for; None if all is host code."""
+    module = open_library(library).device
+    return None if module is None else module.kind

@@ -56,6 +56,17 @@ class Session:
         return per_page * _pages(self.context)
 
     @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values of one position."""
+        return self.kv_cache_bytes // (_pages(self.context) * _PAGE_SIZE)
+
+    @property
+    def decode_weights_bytes(self) -> int:
+        """Weights that a decode step reads."""
+        memory = self.artifact.manifest["memory"]
+        return int(memory.get("decode_weights_bytes") or memory["weights_bytes"])
+
+    @property
     def vocab_size(self) -> int:
         """Entries of the logits."""
         return _size(self.chat_config, "vocab_size", self.artifact)

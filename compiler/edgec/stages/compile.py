@@ -14,6 +14,7 @@ from edgec.artifacts.library_metadata import library_metadata
 from edgec.emitters.spec import LibrarySpec
 from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
+from edgec.layouts.specs import decode_bytes
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.stages.model_file import ModelFile
 from edgec.stages.names import FACTS, MODULE
@@ -56,6 +57,7 @@ def run(context: StageContext) -> None:
         "device_kernels": {item.name: item.to_json() for item in needs},
         "runtime_functions": lowered.runtime_functions,
         "kv_cache_bytes": cache.nbytes(int(inputs["context.length"])),
+        "decode_weights_bytes": decode_bytes(stored, model.parameters),
     }
     (context.out / LIBRARY_FACTS).write_text(pretty_json(facts_out))
 

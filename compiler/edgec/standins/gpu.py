@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-from edgec.errors import ToolchainError, UsageError
-from edgec.ir.load import load_tvm
+from edgec.errors import UsageError
+from edgec.runtime.devices import load_cuda
 from edgec.standins.device.assemble import Parts, assemble, kernels_of
 
 if TYPE_CHECKING:
@@ -54,15 +54,9 @@ def _parts(library: LibraryFile) -> Parts:
             where=str(library.path),
             remedy="choose the stand-in emulator",
         )
-    load_tvm()
-    import tvm  # noqa: PLC0415 - after load_tvm
+    load_cuda("gpu")
+    import tvm  # noqa: PLC0415 - after load_cuda
 
-    if not (tvm.runtime.enabled(_CUDA) and tvm.cuda(0).exist):
-        raise ToolchainError(
-            "this machine has no NVIDIA GPU that TVM can use",
-            where="gpu",
-            remedy="install its driver, or choose the stand-in emulator",
-        )
     return Parts(
         _CUDA,
         _CUDA,

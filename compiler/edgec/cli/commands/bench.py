@@ -10,7 +10,9 @@ from edgec.artifacts.locate import locate_artifact
 from edgec.cli.loading import artifact_argument, context_option, threads_option, title
 from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import format_bytes, format_seconds, print_json, say, stdout_table
+from edgec.runtime.bandwidth import Traffic, copy_rate
 from edgec.runtime.bench import Workload, measure
+from edgec.runtime.devices import device_name, is_cpu
 from edgec.runtime.machine import cpu_model, peak_rss
 from edgec.runtime.session import open_session
 from edgec.runtime.threads import usable_cpus
@@ -70,15 +72,20 @@ def command(
 
     ARTIFACT is the folder of an artifact, or the name of a recipe that was built. The prompt is
     made of the same token ids on every machine, and the most likely token always comes next.
+    Libraries for CUDA are measured on the GPU of this machine.
     """
     workload = Workload(prompt_tokens, generate_tokens, repeat)
     session = open_session(locate_artifact(artifact, out), threads=threads, context=context)
     measured = measure(session.engine, session.vocab_size, workload)
+    traffic = _traffic(session, workload)
     if as_json:
-        print_json("edgec.bench/v1", _json(session, measured))
+        print_json("edgec.bench/v1", _json(session, measured, traffic))
         return
     threads_text = "1 thread" if session.threads == 1 else f"{session.threads} threads"
-    say(f"{title(session.artifact)}, {threads_text}, {cpu_model()}")
+    where = f"{threads_text}, {cpu_model()}"
+    if traffic is not None:
+        where = f"{device_name(session.engine.device)}, {where}"
+    say(f"{title(session.artifact)}, {where}")
     say(
         f"{prompt_tokens} prompt tokens, {generate_tokens} generated,"
         f" {repeat} rounds after one that isn't counted"
@@ -94,11 +101,29 @@ def command(
             _row(f"{latency}P90", measured.latency(90), _milliseconds),
         ],
     )
+    if traffic is not None:
+        share = traffic.share(measured.decode_rate.median)
+        say(
+            f"a decode step reads {format_bytes(traffic.step)}: {100 * share:.1f} % of the"
+            f" {traffic.copy_rate / 1e9:.0f} GB/s at which this GPU copies memory"
+        )
     weights = format_bytes(session.artifact.manifest["memory"]["weights_bytes"])
     say(
         f"loaded in {format_seconds(session.load_seconds)}, peak memory {format_bytes(peak_rss())}"
         f" (weights {weights}, KV cache {format_bytes(session.kv_cache_bytes)}"
         f" for {session.context} tokens)"
+    )
+
+
+def _traffic(session: Session, workload: Workload) -> Traffic | None:
+    """What decoding asks of a GPU's memory; None on a CPU."""
+    if is_cpu(session.engine.device):
+        return None
+    middle = workload.prompt_tokens + workload.generate_tokens // 2
+    return Traffic(
+        session.decode_weights_bytes,
+        session.kv_bytes_per_token * middle,
+        copy_rate(session.engine.device),
     )
 
 
@@ -114,7 +139,7 @@ def _tokens_per_second(rate: float) -> str:
     return f"{rate:.1f} tok/s"
 
 
-def _json(session: Session, measured: Measurement) -> dict[str, Any]:
+def _json(session: Session, measured: Measurement, traffic: Traffic | None) -> dict[str, Any]:
     manifest = session.artifact.manifest
     return {
         "artifact": {
@@ -125,6 +150,7 @@ def _json(session: Session, measured: Measurement) -> dict[str, Any]:
             "build": manifest["build"]["digest"],
         },
         "machine": {
+            "device": device_name(session.engine.device),
             "cpu": cpu_model(),
             "usable_cpus": usable_cpus(),
             "tvm": manifest["runtime"]["tvm"],
@@ -133,6 +159,7 @@ def _json(session: Session, measured: Measurement) -> dict[str, Any]:
         "context": session.context,
         "load_s": float(f"{session.load_seconds:.6g}"),
         **measured.to_json(),
+        **({} if traffic is None else traffic.to_json(measured.decode_rate.median)),
         "memory": {
             "peak_rss_bytes": peak_rss(),
             "weights_bytes": manifest["memory"]["weights_bytes"],
