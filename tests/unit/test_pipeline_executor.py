@@ -3,6 +3,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,6 +173,15 @@ def test_what_a_stage_prints_goes_to_its_log_and_disturbs_nothing(store: Store) 
     assert (results["b"].path.parent / "log.txt").read_bytes() == b""
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores interrupts, and its children do too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_kills_the_stage_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     waiting = threading.get_ident()
