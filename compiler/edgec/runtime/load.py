@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import platform
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import EdgecError, ToolchainError
 from edgec.ir.load import load_tvm
 from edgec.libraries.open import open_library
-from edgec.runtime.devices import open_device
+from edgec.runtime.devices import is_cpu, open_device
 from edgec.runtime.engine import Capacity, Engine
 from edgec.runtime.threads import set_threads
 from edgec.runtime.weights import MappedWeights
 from edgec.target.processor import check_processor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -47,19 +49,50 @@ def load_engine(
     set_threads()
     mapped = MappedWeights(weights)
     device = open_device(_kernels_for(library), str(library))
+    with opening(library):
+        engine = Engine(open_natively(library, device), device, library, mapped, capacity)
+        if not is_cpu(device):
+            try_out(engine)
+    return engine
+
+
+@contextmanager
+def opening(library: Path) -> Iterator[None]:
+    """Turn what the runtime raises for a library into an error of ours.
+
+    What the loader of the system and the runtime raise for a file that isn't a library of ours,
+    or that the GPU can't run, depends on where they notice it.
+
+    Args:
+        library: for messages.
+
+    Raises:
+        ToolchainError: the runtime can't load the library, or there isn't enough memory.
+    """
     try:
-        return Engine(open_natively(library, device), device, library, mapped, capacity)
+        yield
     except EdgecError:
         raise
     except Exception as error:
-        # What the loader of the system and the runtime raise for a file that isn't a library of
-        # ours depends on where they notice it.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        remedy = "check the artifact with edgec verify, or build it again"
+        if re.search(r"out.?of.?memory|alloc", str(error), re.IGNORECASE):
+            remedy = "ask for fewer tokens with --context"
+        elif re.search("cuda", str(error), re.IGNORECASE):
+            remedy = (
+                "check with edgec inspect whether it has code for this GPU, or that edgec verify"
+                " finds it whole"
+            )
         raise ToolchainError(
-            f"the runtime can't load the library ({reason[-1]})",
-            where=str(library),
-            remedy="check the artifact with edgec verify, or build it again",
+            f"the runtime can't load the library ({lines[-1]})", where=str(library), remedy=remedy
         ) from error
+
+
+def try_out(engine: Engine) -> None:
+    """Decode a token: a GPU loads the kernels only when they are launched."""
+    engine.add(0)
+    engine.decode(0, 0)
+    engine.remove(0)
 
 
 def open_natively(library: Path, device: Any) -> Any:
