@@ -4,19 +4,26 @@
 # name. Nothing is printed when everything is there.
 set -eu
 
-# Compilers from newest to oldest; one version of clang and lld is enough. Debian 12's `clang` is 14,
-# which lacks what kernels need.
+# LLVM from newest to oldest; one version is enough. Debian 12's `clang` is 14, which lacks what kernels
+# need.
 versions="22 21 20 19 18 17 16"
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-has_versioned() {
+# Is all of LLVM here that kernels and browsers need, in one version? Libraries for WebAssembly are of
+# clang's own version.
+has_llvm() {
   for version in $versions; do
-    has "$1-$version" && return 0
-    # The name without a number is of some version.
-    has "$1" && "$1" --version 2>/dev/null | grep -Eq "(clang version|LLD) $version\." && return 0
+    has "clang-$version" && has "ld.lld-$version" && has "wasm-ld-$version" &&
+      [ -f "/usr/lib/llvm-$version/lib/wasm32-wasi/libc++.a" ] &&
+      ls "/usr/lib/llvm-$version/lib/clang/"*/lib/wasi/libclang_rt.builtins-wasm32.a >/dev/null 2>&1 &&
+      return 0
   done
   return 1
+}
+
+has_vulkan() {
+  ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 && ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1'
 }
 
 has_opencl() {
@@ -24,15 +31,22 @@ has_opencl() {
 }
 
 packages=""
-if ! has_versioned clang || ! has_versioned ld.lld; then packages="$packages clang lld"; fi
+has_llvm || packages="$packages llvm"
+[ -f /usr/lib/wasm32-wasi/libc.a ] || packages="$packages wasi-libc"
 has qemu-aarch64 || packages="$packages qemu-user"
 has aarch64-linux-gnu-g++ || packages="$packages g++-aarch64-linux-gnu"
 has g++ || packages="$packages g++"
+has_vulkan || packages="$packages mesa-vulkan-drivers libvulkan1"
+has chromium || packages="$packages chromium"
+has node || packages="$packages nodejs"
+has npm || packages="$packages npm"
 has_opencl || packages="$packages pocl-opencl-icd ocl-icd-libopencl1"
 [ -n "$packages" ] || exit 0
 
 # Debian's packages of LLVM, by version.
-of_version() { echo "$packages" | sed "s/ clang lld/ clang-$1 lld-$1/"; }
+of_version() {
+  echo "$packages" | sed "s/ llvm/ clang-$1 lld-$1 libclang-rt-$1-dev-wasm32 libc++-$1-dev-wasm32 libc++abi-$1-dev-wasm32/"
+}
 
 if ! has apt-get || [ "$(id -u)" != 0 ]; then
   echo "tests of device libraries will be skipped; to run them: apt-get install$(of_version 19)" >&2
@@ -42,19 +56,20 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq >/dev/null
 case "$packages" in
-  *" clang lld"*)
+  *" llvm"*)
     # First the version that the tests were written with.
     for version in 19 $versions; do
-      if apt-cache show "clang-$version" >/dev/null 2>&1 && apt-cache show "lld-$version" >/dev/null 2>&1; then
+      if apt-cache show "clang-$version" >/dev/null 2>&1 &&
+        apt-cache show "libc++-$version-dev-wasm32" >/dev/null 2>&1; then
         packages=$(of_version "$version")
         break
       fi
     done
     case "$packages" in
-      *" clang lld"*)
-        echo "this system's packages hold no clang of version ${versions##* } or newer:" \
-          "tests of device libraries will be skipped" >&2
-        packages=$(echo "$packages" | sed 's/ clang lld//')
+      *" llvm"*)
+        echo "this system's packages hold no clang of version ${versions##* } or newer with libraries for" \
+          "WebAssembly: tests of libraries for browsers will be skipped" >&2
+        packages=$(echo "$packages" | sed 's/ llvm/ clang lld/')
         ;;
     esac
     ;;

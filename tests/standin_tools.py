@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgec.errors import EdgecError
-from edgec.standins import toolbox
+from edgec.emitters.web.toolchain import find_web_toolchain
+from edgec.errors import EdgecError, ToolchainError
+from edgec.standins import npm, toolbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,21 @@ def _pocl() -> object:
     return find_device()
 
 
+def _wgpu() -> object:
+    # So is WebGPU.
+    from edgec.standins.wgpu.adapter import find_adapter  # noqa: PLC0415
+
+    return find_adapter()
+
+
+def _wasmtime() -> object:
+    try:
+        import wasmtime  # noqa: PLC0415 - loads a large library
+    except ImportError as error:
+        raise ToolchainError(str(error), where="wasmtime", remedy="pip install wasmtime") from error
+    return wasmtime
+
+
 _FINDERS: dict[str, Callable[[], object]] = {
     "clang": toolbox.clang,
     "clang++": lambda: toolbox.clang("c++"),
@@ -33,6 +49,10 @@ _FINDERS: dict[str, Callable[[], object]] = {
     "qemu-aarch64": lambda: toolbox.qemu("aarch64"),
     "aarch64-linux-gnu-g++": lambda: toolbox.cross_cxx("aarch64"),
     "pocl": _pocl,
+    "wgpu": _wgpu,
+    "wasmtime": _wasmtime,
+    "web toolchain": find_web_toolchain,
+    "node": npm.node,
 }
 
 

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 Line = tuple[str, str]
 
-_FORMATS = {"elf": "ELF", "macho": "Mach-O"}
-_FORMS = {"shared": "shared library", "archive": "static archive", "tar": "tar"}
+_FORMATS = {"elf": "ELF", "macho": "Mach-O", "wasm": "WebAssembly"}
+_FORMS = {"shared": "shared library", "archive": "static archive", "tar": "tar", "wasm": "module"}
 _CODE = {
     "cl": "OpenCL C",
     "metal": "Metal text",
     "cuda": "CUDA text",
     "fatbin": "CUDA machine code for several GPUs",
     "cubin": "CUDA machine code",
+    "": "WGSL",
 }
 _SYSTEMS = {"ios": "iOS", "macos": "macOS"}
 _NEEDS = {
@@ -65,7 +66,7 @@ def library_lines(report: LibraryReport, name: str) -> list[Line]:
 def _form(facts: Mapping[str, Any]) -> str:
     kind = facts["form"].rpartition("-")[2]
     parts = [f"{_FORMATS[facts['format']]} {_FORMS[kind]} for {facts['machine']}"]
-    if kind != "shared":
+    if kind not in {"shared", "wasm"}:
         parts.append(f"{len(facts['files'])} objects")
     if facts["load_alignment"]:
         parts.append(f"aligned to {format_bytes(facts['load_alignment'])}")

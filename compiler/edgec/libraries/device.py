@@ -6,8 +6,10 @@ Metal and Vulkan: format, signatures, a map from kernel to code. WebGPU: the sam
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgec.libraries.argtypes import type_code, type_name
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _ONE_CODE = ("cuda", "opencl")
 _CODE_PER_KERNEL = ("metal", "vulkan")
 _WITHOUT_FORMAT = ("webgpu",)
+# Marks that stand among the launch tags and have no extent.
+_WRITTEN = "paramWriteAccess:"
 KINDS = frozenset((*_ONE_CODE, *_CODE_PER_KERNEL, *_WITHOUT_FORMAT))
 """The kinds of modules that :meth:`DeviceModule.parse` reads."""
 
@@ -28,13 +32,14 @@ KINDS = frozenset((*_ONE_CODE, *_CODE_PER_KERNEL, *_WITHOUT_FORMAT))
 class KernelInfo:
     """How one kernel is called.
 
-    A host function passes the arguments in order, then one extent for each launch tag.
+    A host function passes the arguments in order, then one extent for each of the extent tags.
 
     Attributes:
         name: of the kernel in the code.
         arg_types: in TVM's notation: ``"handle"`` for a buffer, ``"int32"``, ``"float16"``, ....
         launch_tags: what the extents after the arguments are: ``"blockIdx.x"``, ``"threadIdx.y"``,
-            ``"tirx.use_dyn_shared_memory"`` (bytes), ....
+            ``"tirx.use_dyn_shared_memory"`` (bytes), .... For WebGPU which buffers are written
+            stands there too: ``"paramWriteAccess:[1,0]"``.
         extra: one mark per argument; 1 is a CUDA tensor map, 0 anything else. May be empty.
     """
 
@@ -42,6 +47,31 @@ class KernelInfo:
     arg_types: tuple[str, ...]
     launch_tags: tuple[str, ...]
     extra: tuple[int, ...] = ()
+
+    @cached_property
+    def extent_tags(self) -> tuple[str, ...]:
+        """The launch tags that an extent is passed for."""
+        return tuple(tag for tag in self.launch_tags if not tag.startswith(_WRITTEN))
+
+    @cached_property
+    def written(self) -> tuple[bool, ...] | None:
+        """Whether it writes each of its buffers, in order; None if the tags don't say.
+
+        Raises:
+            VerificationError: they say something else.
+        """
+        marks = [tag for tag in self.launch_tags if tag.startswith(_WRITTEN)]
+        if not marks:
+            return None
+        try:
+            values = json.loads(marks[0].removeprefix(_WRITTEN))
+        except ValueError:
+            values = None
+        buffers = self.arg_types.count("handle")
+        known = isinstance(values, list) and all(value in (0, 1) for value in values)
+        if not known or len(values) != buffers:
+            raise damaged(f"its {buffers} buffers aren't marked by {marks[0]}", self.name)
+        return tuple(map(bool, values))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def facts(library: LibraryFile) -> dict[str, Any]:
         ``form``, ``format``, ``machine``, ``prefix``;
         ``files``: names and sizes in bytes;
         ``exported``, ``undefined``: symbols as C sees them, sorted; what the object files of an
-        archive find in each other isn't undefined;
+        archive find in each other isn't undefined; of a WebAssembly module exports and imports;
         ``needed``: shared libraries;
         ``load_alignment``: bytes, the smallest of all LOAD segments; None but for shared ELF
         objects;
@@ -29,7 +29,7 @@ def facts(library: LibraryFile) -> dict[str, Any]:
         ``builtins``: called by the bytecode and not among the host functions, sorted: what the
         runtime has to have;
         ``host_functions``, ``kernels``: how many;
-        ``kernel_format``: None if there are no kernels.
+        ``kernel_format``: None if there are no kernels, empty for WGSL.
 
     Raises:
         VerificationError: the table of functions of the bytecode is damaged.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from edgec.libraries import elf, macho
+from edgec.libraries import elf, macho, wasm
 from edgec.libraries.cursor import damaged
 
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from edgec.libraries.members import Member
 
-Image: TypeAlias = elf.Elf | macho.MachO
-"""Has, in both formats: ``format``, ``machine``, ``exported``, ``undefined``, ``needed``,
+Image: TypeAlias = elf.Elf | macho.MachO | wasm.Wasm
+"""Has, in all formats: ``format``, ``machine``, ``exported``, ``undefined``, ``needed``,
 ``index_names`` and ``read``; names are those that C sees."""
 
 
@@ -35,7 +35,7 @@ class ObjectFile:
 
 def is_object(data: bytes) -> bool:
     """Whether the bytes begin like an object file of a known format."""
-    return data[:4] in {elf.MAGIC, macho.MAGIC}
+    return data[:4] in {elf.MAGIC, macho.MAGIC, wasm.MAGIC}
 
 
 def parse_image(data: bytes, where: str) -> Image:
@@ -48,7 +48,9 @@ def parse_image(data: bytes, where: str) -> Image:
         return elf.Elf.parse(data, where)
     if data[:4] == macho.MAGIC:
         return macho.MachO.parse(data, where)
-    raise damaged("this is neither ELF nor Mach-O", where)
+    if data[:4] == wasm.MAGIC:
+        return wasm.Wasm.parse(data, where)
+    raise damaged("this is neither ELF nor Mach-O nor WebAssembly", where)
 
 
 def parse_objects(members: Iterable[Member], where: str) -> tuple[ObjectFile, ...]:

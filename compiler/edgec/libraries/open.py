@@ -11,10 +11,13 @@ from edgec.libraries.blob import BYTECODE, Blob, blob_size
 from edgec.libraries.cursor import damaged
 from edgec.libraries.device import KINDS, DeviceModule
 from edgec.libraries.objects import ObjectFile, is_object, parse_image, parse_objects
+from edgec.libraries.wasm import Wasm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from edgec.libraries.objects import Image
 
 BLOB_SYMBOL = "__tvm_ffi__library_bin"
 FUNCTION_PREFIX = "__tvm_ffi_"
@@ -29,10 +32,10 @@ class LibraryFile:
     Attributes:
         path: of the file.
         form: ``"elf-shared"``, ``"macho-shared"``, ``"elf-archive"``, ``"macho-archive"``,
-            ``"tar"``.
-        machine: of the host code: ``"aarch64"``, ``"x86_64"``, ....
+            ``"tar"``, ``"wasm"``.
+        machine: of the host code: ``"aarch64"``, ``"x86_64"``, ``"wasm32"``, ....
         prefix: of its symbols; empty if it has none.
-        objects: the shared object itself, or the object files of the archive.
+        objects: the shared object or module itself, or the object files of the archive.
         blob: bytecode and device module.
         bytecode: what the Relax virtual machine loads.
         device: the kernels; None if the host code is all there is.
@@ -52,7 +55,7 @@ class LibraryFile:
 
     @property
     def object_format(self) -> str:
-        """``"elf"`` or ``"macho"``."""
+        """``"elf"``, ``"macho"`` or ``"wasm"``."""
         return self.objects[0].image.format
 
     def host_symbol(self, function: str) -> str:
@@ -64,7 +67,7 @@ def open_library(path: Path, prefix: str | None = None) -> LibraryFile:
     """Read a library.
 
     Args:
-        path: of a shared object, a static archive, or a tar of object files.
+        path: of a shared object, a WebAssembly module, a static archive, or a tar of object files.
         prefix: which library of an archive with several; None if there is but one.
 
     Raises:
@@ -79,7 +82,7 @@ def open_libraries(path: Path) -> list[LibraryFile]:
     """Read every library in a file, at least one, by prefix.
 
     Args:
-        path: of a shared object, a static archive, or a tar of object files.
+        path: of a shared object, a WebAssembly module, a static archive, or a tar of object files.
 
     Raises:
         UsageError: the file can't be read.
@@ -131,9 +134,10 @@ def _objects(data: bytes, name: str, where: str) -> tuple[str, tuple[ObjectFile,
     """The form of a file, and what is in it."""
     if is_object(data):
         image = parse_image(data, where)
-        if image.kind != "shared":
+        if image.kind not in {"shared", "module"}:
             raise damaged(f"this is one part of a library, of the kind {image.kind}", where)
-        return f"{image.format}-shared", (ObjectFile(name, data, image),)
+        form = f"{image.format}-shared" if image.kind == "shared" else image.format
+        return form, (ObjectFile(name, data, image),)
     if data.startswith(ar.MAGIC):
         archive = ar.Archive.parse(data, where)
         objects = parse_objects(archive.members, where)
@@ -196,9 +200,14 @@ def _host_functions(
     names = {
         name.removeprefix(start)
         for item in objects
-        for name in item.image.exported
+        for name in _linkable(item.image)
         if name.startswith(start)
         and not name.startswith(_NO_FUNCTION)
         and not (others and name.startswith(others))
     }
     return tuple(sorted(names))
+
+
+def _linkable(image: Image) -> Iterable[str]:
+    """By which names the runtime finds functions: a module exports none but tells it theirs."""
+    return image.strings(FUNCTION_PREFIX) if isinstance(image, Wasm) else image.exported

@@ -6,10 +6,11 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.errors import EdgecError, ToolchainError, UsageError
+from edgec.errors import UsageError
 from edgec.ir.load import load_tvm
 from edgec.libraries.open import open_library
 from edgec.runtime.engine import Engine
+from edgec.runtime.load import opening, try_out
 from edgec.runtime.weights import MappedWeights
 from edgec.standins.device.hosting import HostFunctions, open_machine
 from edgec.standins.device.launching import Launcher
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from edgec.libraries.open import LibraryFile
     from edgec.runtime.engine import Capacity
     from edgec.standins import Requirements
-    from edgec.standins.device.hosting import Memory, Observer
+    from edgec.standins.device.hosting import HostCode, Memory, Observer
     from edgec.standins.device.launching import Program
 
 # Parallel loops are divided as on a phone with four fast cores.
@@ -45,6 +46,8 @@ class Parts:
         program: executes kernels; None for libraries without any.
         device: a real device; None for one that stands in, with memory in the arena.
         memory: of the real device.
+        host_code: runs the host functions of a library that sees devices of a type, as DLPack
+            numbers them; None for a guest, which runs machine code.
     """
 
     kind: str
@@ -53,6 +56,7 @@ class Parts:
     program: Program | None = None
     device: Any = None
     memory: Memory | None = None
+    host_code: Callable[[LibraryFile, int], HostCode] | None = None
 
 
 def assemble(
@@ -72,17 +76,11 @@ def assemble(
     library = open_library(path)
     parts = make_parts(library)
     machine, device = open_hosted(library, requirements, parts, checked=checked, observer=observer)
-    try:
-        return Engine(machine, device, path, MappedWeights(weights), capacity)
-    except EdgecError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ToolchainError(
-            f"the runtime can't load the library ({reason[-1]})",
-            where=str(path),
-            remedy="check the artifact with edgec verify, or build it again",
-        ) from error
+    with opening(path):
+        engine = Engine(machine, device, path, MappedWeights(weights), capacity)
+        if parts.device is not None:
+            try_out(engine)
+    return engine
 
 
 def open_hosted(
@@ -112,22 +110,20 @@ def open_hosted(
     memory = DeviceMemory()
     device = parts.device or stand_in_for(parts.kind, poisoned=checked)
     seen_as = tvm.device(parts.seen_as).dlpack_device_type()
-    guest = Guest(
-        guest_program(library.machine),
-        runner(library.machine, requirements.cpu, requirements.cpu_features),
-        Hosting(
-            library.path,
-            loadable(library),
-            library.prefix,
-            seen_as,
-            _TASKS,
-            (memory.descriptor, memory.start) if parts.shared else None,
-        ),
-    )
+    code: HostCode
+    if parts.host_code is not None:
+        code = parts.host_code(library, seen_as)
+    else:
+        arena = (memory.descriptor, memory.start) if parts.shared else None
+        code = Guest(
+            guest_program(library.machine),
+            runner(library.machine, requirements.cpu, requirements.cpu_features),
+            Hosting(library.path, loadable(library), library.prefix, seen_as, _TASKS, arena),
+        )
     launcher = None
     if parts.program is not None:
         launcher = Launcher(kernels_of(library), parts.program, requirements.limits)
-    functions = HostFunctions(library, guest, parts.memory or memory, launcher, observer)
+    functions = HostFunctions(library, code, parts.memory or memory, launcher, observer)
     return open_machine(library, functions, device, seen_as, fresh=checked), device
 
 

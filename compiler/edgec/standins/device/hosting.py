@@ -14,7 +14,7 @@ from edgec.standins.guest.tensors import Tensor
 if TYPE_CHECKING:
     from edgec.libraries.open import LibraryFile
     from edgec.standins.device.launching import Launcher
-    from edgec.standins.guest.process import Guest
+    from edgec.standins.guest.process import Reply
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ Observer: TypeAlias = Callable[[HostCall, Callable[[], None]], None]
 """Called in place of every host function; has to call its second argument, which runs it."""
 
 
+class HostCode(Protocol):
+    """Runs the host functions of a library, as :class:`edgec.standins.guest.process.Guest` does."""
+
+    def resolve(self, symbol: str) -> int:
+        """The number of a function, counted from zero in the order of these calls."""
+
+    def call(self, request: bytes, allocate: Callable[[int], int]) -> Reply:
+        """Call a function; ``allocate`` gives it device memory: bytes to address."""
+
+
 class Memory(Protocol):
     """Where workspace of host functions comes from."""
 
@@ -69,7 +79,7 @@ class HostFunctions:
     def __init__(
         self,
         library: LibraryFile,
-        guest: Guest,
+        guest: HostCode,
         memory: Memory,
         launcher: Launcher | None,
         observer: Observer | None,

@@ -33,7 +33,7 @@ class Program(Protocol):
         Args:
             name: in the device module.
             arguments: in the kernel's order; a handle is an address.
-            extents: in the order of the kernel's launch tags.
+            extents: in the order of the kernel's extent tags.
             sizes: of each handle by its argument's place: bytes that may be accessed from there.
         """
 
@@ -69,11 +69,11 @@ class Launcher:
         if kernel is None:
             raise _refused(launch, "there is no such kernel in the library")
         count = len(kernel.arg_types)
-        if len(launch.values) != count + len(kernel.launch_tags):
+        if len(launch.values) != count + len(kernel.extent_tags):
             raise _refused(
                 launch,
                 f"{len(launch.values)} values are given for {count} arguments and"
-                f" {len(kernel.launch_tags)} extents",
+                f" {len(kernel.extent_tags)} extents",
             )
         extents = [int(value) for value in launch.values[count:]]
         self._check_extents(launch, kernel, extents)
@@ -87,7 +87,7 @@ class Launcher:
 
     def _check_extents(self, launch: Launch, kernel: KernelInfo, extents: Sequence[int]) -> None:
         threads = 1
-        for tag, extent in zip(kernel.launch_tags, extents, strict=True):
+        for tag, extent in zip(kernel.extent_tags, extents, strict=True):
             if extent < 1 and tag.startswith(("blockIdx", "threadIdx")):
                 raise _refused(launch, f"the extent of {tag} is {extent}")
             threads *= extent if tag.startswith("threadIdx") else 1

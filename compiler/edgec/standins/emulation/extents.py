@@ -38,8 +38,8 @@ class Extents:
         Raises:
             KernelFault: one isn't positive: drivers refuse such a launch.
         """
-        assert len(extents) == len(info.launch_tags), (info, extents)
-        by_tag = dict(zip(info.launch_tags, extents, strict=True))
+        assert len(extents) == len(info.extent_tags), (info, extents)
+        by_tag = dict(zip(info.extent_tags, extents, strict=True))
         shared = next(
             (value for tag, value in by_tag.items() if tag.endswith("use_dyn_shared_memory")), 0
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from edgec.standins.guest.tensors import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # Requests, and the states that replies tell.
 RESOLVE, CALL, MEMORY = 1, 2, 3
@@ -28,7 +28,9 @@ _SIZE = struct.Struct("<Q")
 _INT = struct.Struct("<q")
 _FLOAT = struct.Struct("<d")
 # Type indices of TVM's values.
-_NONE, _INTEGER, _BOOL, _REAL, _POINTER, _DL_TENSOR, _TENSOR_OBJECT = 0, 1, 2, 3, 4, 7, 70
+_NONE, _INTEGER, _BOOL, _REAL, _POINTER = 0, 1, 2, 3, 4
+TENSORS = DL_TENSOR, TENSOR_OBJECT = 7, 70
+"""Type indices of a tensor: a pointer to a ``DLTensor``, and an object that ends with one."""
 
 Argument: TypeAlias = "Tensor | int | float | bool | None"
 
@@ -76,18 +78,24 @@ def memory_answer(address: int) -> bytes:
 
 def read_arguments(request: bytes) -> list[Argument]:
     """The arguments of a call, in order."""
+    found: list[Argument] = []
+    for value, tensor in read_values(request):
+        kind, _, bits = _VALUE.unpack(value)
+        found.append(tensor or (None if kind == _NONE else _number(kind, bits)))
+    return found
+
+
+def read_values(request: bytes) -> Iterator[tuple[bytes, Tensor | None]]:
+    """The arguments of a call: each one's 16 bytes of TVM's, and the tensor if it is one."""
     *_, count, _ = REQUEST.unpack_from(request)
     at = REQUEST.size
-    found: list[Argument] = []
     for _ in range(count):
-        kind, _, bits = _VALUE.unpack_from(request, at)
+        value = request[at : at + _VALUE.size]
         at += _VALUE.size
-        if kind in (_TENSOR_OBJECT, _DL_TENSOR):
+        tensor = None
+        if _VALUE.unpack(value)[0] in TENSORS:
             tensor, at = _read_tensor(request, at)
-            found.append(tensor)
-        else:
-            found.append(None if kind == _NONE else _number(kind, bits))
-    return found
+        yield value, tensor
 
 
 def read_launches(reply: memoryview, count: int) -> tuple[list[Launch], int]:
