@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SHOWN = 20
+_SHOWN = 30
 _BESIDE_A_GUESS = 6
 
 

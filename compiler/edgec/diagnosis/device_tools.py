@@ -5,11 +5,14 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING
 
-from edgec.diagnosis.check import Check
+from edgec.diagnosis.check import Check, State
+from edgec.diagnosis.packages import installed
 from edgec.emitters.cuda_toolkit import find_toolkit
 from edgec.emitters.toolchain import Linker, linker_for, version
+from edgec.emitters.web.toolchain import web_toolchain_report
 from edgec.errors import EdgecError, ToolchainError
 from edgec.standins import toolbox
+from edgec.standins.wgpu.adapter import find_adapter
 from edgec.target import load_target
 from edgec.target.host import architecture
 
@@ -47,6 +50,10 @@ def _to_build(target: Target) -> Iterator[Check]:
             yield Check("linker", "ok", _described(linker), needed)
         except ToolchainError as error:
             yield Check("linker", "missing", error.what, needed, error.remedy)
+    if "wasm" in target.library.forms:
+        for tool in web_toolchain_report():
+            state: State = "ok" if tool.found else "missing"
+            yield Check(tool.name, state, tool.found or "not here", tool.needed, tool.remedy)
     if target.library.cuda_architectures:
         wanted = target.library.cuda_toolkit
         needed = f"machine code for {', '.join(target.library.cuda_architectures)}"
@@ -60,6 +67,9 @@ def _to_build(target: Target) -> Iterator[Check]:
 def _to_verify(target: Target) -> Iterator[Check]:
     if target.standin == "native":
         return
+    if target.standin == "wgpu":
+        yield _webgpu()
+        return
     yield _tool("C++ compiler", toolbox.cxx)
     if target.tvm["kind"] != "llvm":
         yield _tool("clang", lambda: toolbox.clang("c++"))
@@ -69,6 +79,17 @@ def _to_verify(target: Target) -> Iterator[Check]:
     if cpu != architecture(platform.machine()):
         yield _tool(f"{cpu} C++", lambda: toolbox.cross_cxx(cpu))
         yield _tool(f"qemu-{cpu}", lambda: toolbox.qemu(cpu))
+
+
+def _webgpu() -> Check:
+    name = "WebGPU"
+    try:
+        adapter = find_adapter()
+    except ToolchainError as error:
+        return Check(name, "warning", error.what, _VERIFY, error.remedy)
+    if not installed("wasmtime"):
+        return Check(name, "warning", "wasmtime is missing", _VERIFY, "run: pip install wasmtime")
+    return Check(name, "ok", str(adapter.info["device"]), _VERIFY)
 
 
 def _tool(name: str, find: Callable[[], str]) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgec.emitters.linking import SharedLibrary, link_shared
-from edgec.emitters.machine_code import generate
+from edgec.emitters.machine_code import check_undefined, generate
 from edgec.emitters.spec import Emitted
 from edgec.emitters.system import emit_system
 from edgec.emitters.toolchain import linker_for
@@ -51,12 +51,13 @@ def emit_elf(
     triple = host_triple(target)
     # Asked for first: generating code takes long.
     linker = linker_for(platform, triple) if "shared" in spec.forms else None
-    prefix = spec.prefix if "system" in spec.forms else ""
+    prefix = spec.prefix if "system" in spec.forms else None
     members = generate(mod, target, prefix=prefix, edit=edit)
+    check_undefined(members)
     files = []
     if linker:
         progress.note("linking")
-        library = SharedLibrary(triple, f"lib{spec.model_lib}.so", spec.page_bytes, prefix)
+        library = SharedLibrary(triple, f"lib{spec.model_lib}.so", spec.page_bytes, prefix or "")
         link_shared(members, library, linker, out / SHARED)
         files.append(out / SHARED)
     if prefix:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edgec.emitters.elf import host_triple
 from edgec.emitters.kernel_code import text_file, with_machine_code
-from edgec.emitters.machine_code import generate
+from edgec.emitters.machine_code import check_undefined, generate
 from edgec.emitters.spec import Emitted
 from edgec.emitters.system import emit_system
 from edgec.emitters.toolchain import metal_compiler
@@ -87,6 +87,7 @@ def emit(
 
         edit = partial(with_machine_code, kind=_KIND, compile_module=compiled, text=text)
     members = generate(mod, target, prefix=spec.prefix, edit=edit)
+    check_undefined(members)
     _check(members, minimum)
     files = emit_system(members, out, "darwin")
     if text.exists():

@@ -30,7 +30,7 @@ def generate(
     mod: tvm.IRModule,
     target: tvm.target.Target,
     *,
-    prefix: str = "",
+    prefix: str | None = None,
     edit: Callable[[Blob], Blob] | None = None,
 ) -> tuple[Member, ...]:
     """Generate machine code.
@@ -39,14 +39,12 @@ def generate(
         mod: lowered to the virtual machine's instructions, kernels scheduled.
         target: with the triple and CPU to generate for.
         prefix: what the symbols begin with, for objects that register themselves when the program
-            starts that they are linked into; empty for those of a file that is loaded by its path.
+            starts that they are linked into, where it may be empty; None for those of a file that
+            is loaded by its path.
         edit: what replaces the blob before it becomes an object.
 
     Returns:
         The object files: host code ``lib0.o``, and ``<prefix>devc.o`` with the blob.
-
-    Raises:
-        BuildError: the code calls functions that devices don't have.
     """
     if prefix:
         mod = _prefixed(mod, prefix)
@@ -58,14 +56,14 @@ def generate(
         _edited(edit),
         tempfile.TemporaryDirectory(prefix="edgec-code-") as folder,
     ):
-        executable = relax.build(mod, target, relax_pipeline=None)
+        executable = relax.build(
+            mod, target, relax_pipeline=None, system_lib=prefix is not None or None
+        )
         files: list[str] = []
         executable.export_library(
             str(Path(folder) / "library"), fcompile=_collector(files), workspace_dir=folder
         )
-        members = tuple(Member(Path(file).name, Path(file).read_bytes()) for file in files)
-    _check_undefined(members)
-    return members
+        return tuple(Member(Path(file).name, Path(file).read_bytes()) for file in files)
 
 
 def _prefixed(mod: tvm.IRModule, prefix: str) -> tvm.IRModule:
@@ -129,8 +127,12 @@ def _edited(edit: Callable[[Blob], Blob] | None) -> Iterator[None]:
         tvm_ffi.register_global_func(_PACK, pack, override=True)
 
 
-def _check_undefined(members: Sequence[Member]) -> None:
-    """Refuse code that no device could link."""
+def check_undefined(members: Sequence[Member]) -> None:
+    """Refuse code that no device could link.
+
+    Raises:
+        BuildError: it calls functions that devices don't have.
+    """
     images = [parse_image(data, name) for name, data in members]
     defined = {name for image in images for name in image.exported}
     needed = {name for image in images for name in image.undefined} - defined

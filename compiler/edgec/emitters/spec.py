@@ -15,7 +15,7 @@ class LibrarySpec:
 
     Attributes:
         model_lib: the name under which engines know it: ``"tinypy_q4f16_1"``.
-        forms: of ``"shared"`` and ``"system"``; see the profile's ``library.forms``.
+        forms: of ``"shared"``, ``"system"`` and ``"wasm"``; see the profile's ``library.forms``.
         page_bytes: alignment of the shared library's segments.
         cuda_architectures: GPUs to make machine code for: ``("sm_87",)``.
         cuda_toolkit: major version of the CUDA toolkit to make it with.

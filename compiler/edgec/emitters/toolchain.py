@@ -148,6 +148,11 @@ def tool_versions(
     if cuda_architectures:
         parts = find_toolkit(cuda_toolkit).parts
         found |= {f"cuda.{name}": text for name, text in parts.items()}
+    if "wasm" in forms:
+        # It needs this module.
+        from edgec.emitters.web.runtime import web_versions  # noqa: PLC0415
+
+        found |= web_versions()
     metal = metal_compiler() if platform_name == "ios" else None
     if metal:
         found["metal"] = version(metal)

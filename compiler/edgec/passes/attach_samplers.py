@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from edgec.scheduling.kernels.gpu_work_group import Limits
 
 
+SAMPLER_FUNCTIONS = (
+    "argsort_probs",
+    "sample_with_top_p",
+    "multinomial_from_uniform",
+    "sampler_take_probs",
+)
+
+
 @tvm.transform.module_pass(opt_level=0, name="AttachSamplers")
 class AttachSamplers:
     """``argsort_probs``, ``sample_with_top_p``, ``multinomial_from_uniform``, ``sampler_take_probs``.
@@ -23,20 +31,22 @@ class AttachSamplers:
     rows of probabilities, ``num_samples`` drawn from them, ``num_positions`` whose probabilities
     are asked for.
 
-    Args: vocab_size: entries of a row of probabilities; limits: of the device.
+    Args: vocab_size: entries of a row of probabilities; limits: of the device; names: of the
+    functions that its engines call.
     """
 
-    def __init__(self, vocab_size: int, limits: Limits) -> None:
+    def __init__(
+        self, vocab_size: int, limits: Limits, names: Sequence[str] = SAMPLER_FUNCTIONS
+    ) -> None:
         self.vocab_size = vocab_size
         self.limits = limits
+        self.names = names
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
-        """Add the four functions."""
+        """Add the functions."""
         samplers = _Samplers(relax.BlockBuilder(mod), self.vocab_size, self.limits)
-        samplers.argsort_probs()
-        samplers.sample_with_top_p()
-        samplers.multinomial_from_uniform()
-        samplers.sampler_take_probs()
+        for name in self.names:
+            getattr(samplers, name)()
         return samplers.builder.finalize()
 
 

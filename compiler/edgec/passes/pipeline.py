@@ -24,7 +24,7 @@ from edgec.passes.attach_alloc_embedding import AttachAllocEmbedding
 from edgec.passes.attach_bounds import AttachBounds
 from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.passes.attach_logit_functions import AttachLogitFunctions
-from edgec.passes.attach_samplers import AttachSamplers
+from edgec.passes.attach_samplers import SAMPLER_FUNCTIONS, AttachSamplers
 from edgec.passes.fuse_add_norm import FuseAddNorm
 from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
@@ -43,8 +43,12 @@ from edgec.scheduling.rules.gpu import default_rules, matmul_rule
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
 
-SAMPLING_DEVICES = ("cuda", "metal", "vulkan")
-"""Kinds of devices on which the engines sample; elsewhere they do so on the CPU."""
+SAMPLERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("cuda", "metal", "vulkan"), SAMPLER_FUNCTIONS),
+    # WebLLM draws one sequence at a time, always from the sorted probabilities.
+    "webgpu": ("argsort_probs", "sample_with_top_p"),
+}
+"""What engines call to sample on a device, by its kind; on other kinds they sample on the CPU."""
 
 FUSED = "2-fuse"
 """The phase after which every operator is TIR, without a schedule unless it came with one."""
@@ -117,8 +121,8 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
 def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
     """The phases for GPU targets, up to scheduled TIR."""
     limits = Limits.of(target)
-    samples = target.kind.name in SAMPLING_DEVICES
-    samplers = [AttachSamplers(lowering.vocab_size, limits)] if samples else []
+    names = SAMPLERS.get(target.kind.name, ())
+    samplers = [AttachSamplers(lowering.vocab_size, limits, names)] if names else []
     return [
         (
             "0-attach",

@@ -6,7 +6,7 @@ files; it loads neither TVM nor torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.conversation import templates_digest
@@ -17,6 +17,7 @@ from edgec.errors import UsageError
 from edgec.models.find import family_name
 from edgec.pipeline.blame import blaming
 from edgec.pipeline.stage import StageSpec
+from edgec.quantization.schemes import with_floats
 from edgec.runtime.threads import usable_cpus
 from edgec.target import missing_features
 from edgec.verification.text import load_documents, text_digest
@@ -84,6 +85,7 @@ def plan_build(
     Raises:
         EdgecError: the model, its config or the evaluation text can't be used.
     """
+    loaded = _with_activations(loaded, target)
     recipe = loaded.recipe
     source = open_source(recipe.model.source, loaded.base)
     with blaming(loaded, source):
@@ -232,6 +234,16 @@ def _verify_stage(
         distributions=(*_TVM, *(("torch", "transformers") if reference else ())),
         timeout_s=24 * _HOUR,
     )
+
+
+def _with_activations(loaded: LoadedRecipe, target: Target) -> LoadedRecipe:
+    """The recipe in the variant that the target's devices can compute with."""
+    if target.activations is None:
+        return loaded
+    quantization = loaded.recipe.quantization
+    scheme = with_floats(quantization.scheme, target.activations)
+    quantization = quantization.model_copy(update={"scheme": scheme})
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"quantization": quantization}))
 
 
 def _context_length(loaded: LoadedRecipe, config: dict[str, Any]) -> int:

@@ -91,3 +91,17 @@ def find_scheme(name: str) -> Scheme:
         where="quantization.scheme",
         remedy=instead_of(name, SCHEMES, noun="schemes"),
     )
+
+
+def with_floats(name: str, dtype: FloatType) -> str:
+    """The scheme that stores codes like another one and computes with floats of a given type.
+
+    Raises:
+        UsageError: there is no scheme ``name``.
+    """
+    scheme = find_scheme(name)
+    return next(
+        other.name
+        for other in SCHEMES.values()
+        if (other.bits, other.dtype) == (scheme.bits, dtype)
+    )

@@ -145,6 +145,7 @@ def _resolved(chain: list[Document]) -> Target:
         layout=merged.get("layout", ""),
         standin=merged.get("standin", ""),
         standin_cpu=merged.get("standin_cpu"),
+        activations=merged.get("activations"),
         library=merged.get("library", {}),
         limits=merged.get("limits", {}),
     )

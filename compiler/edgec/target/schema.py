@@ -78,7 +78,8 @@ _TVM_FIELDS: dict[str, Any] = {
 }
 
 
-Form = Literal["shared", "system"]
+FloatType = Literal["float16", "float32"]
+Form = Literal["shared", "system", "wasm"]
 CudaArchitecture = Annotated[
     str, Matches(r"sm_[1-9][0-9]{1,2}[af]?", "an architecture as NVIDIA names it: sm_87")
 ]
@@ -91,7 +92,8 @@ class Library(Section):
         ("shared",),
         description=(
             "shared: a library that is loaded by its path. system: objects with a symbol prefix, "
-            "for linking into an app, as a .tar and a static archive."
+            "for linking into an app, as a .tar and a static archive. wasm: a WebAssembly module "
+            "that holds the runtime too, for browsers."
         ),
         examples=[["shared", "system"]],
     )
@@ -175,6 +177,14 @@ class Profile(Section):
     layout: ModuleName | None = Field(
         None, description="How weights are packed: a module of edgec.layouts.", examples=["mlc"]
     )
+    activations: FloatType | None = Field(
+        None,
+        description=(
+            "Type of the activations that the devices can compute with: the recipe's quantization "
+            "scheme is taken in its variant with it. By default the scheme decides."
+        ),
+        examples=["float32"],
+    )
     standin: ModuleName | None = Field(
         None,
         description=(
@@ -255,6 +265,7 @@ class Target(Section):
         cpu_features: flags of ``/proc/cpuinfo`` that the library needs, sorted.
         layout: module of ``edgec.layouts``.
         standin: how ``verify`` runs the library.
+        activations: the only type that activations may have; None where the recipe's scheme says.
         standin_cpu: the processor that an emulated CPU shall be.
         library: which files the library is.
         limits: known numeric limits of the device.
@@ -271,6 +282,7 @@ class Target(Section):
     layout: str
     standin: str
     standin_cpu: str | None = None
+    activations: FloatType | None = None
     library: Library = Library()
     limits: dict[str, int]
 
