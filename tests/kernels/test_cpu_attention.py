@@ -14,12 +14,14 @@ load_tvm()
 import tvm  # noqa: E402
 
 from edgec.scheduling.kernels.cpu_attention import (  # noqa: E402
-    BLOCK,
-    NOTHING,
-    Attention,
     paged_decode,
     paged_prefill,
     ragged_prefill,
+)
+from edgec.scheduling.kernels.cpu_attention_blocks import (  # noqa: E402
+    BLOCK,
+    NOTHING,
+    Attention,
 )
 
 pytestmark = pytest.mark.slow

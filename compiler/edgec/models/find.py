@@ -22,6 +22,7 @@ _SHARED = {
     "kv_cache",
     "parameters",
     "rope",
+    "window",
 }
 
 

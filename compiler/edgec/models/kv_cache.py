@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.models.rope import Rope
 
+if TYPE_CHECKING:
+    from edgec.models.window import SlidingWindow
+
+_MORE_PAGES = 2
 PAGE_SIZE = 16
 """Tokens in a page: TVM's kernels, the MLC engines and WebLLM all fix it to 16."""
 
 _BYTES = {"float16": 2, "float32": 4}
+
+
+def pages(tokens: int) -> int:
+    """Pages that hold ``tokens`` tokens."""
+    return -(-tokens // PAGE_SIZE)
+
+
+def kept_tokens(context_length: int, window: SlidingWindow | None) -> int:
+    """Tokens that the cache has room for, of one sequence that is as long as it can be.
+
+    Where a window slides, its first and last pages may be filled in part only, and TVM's cache adds
+    two pages per sequence for that.
+    """
+    if window is None:
+        return context_length
+    return (pages(window.size) + _MORE_PAGES) * PAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -33,11 +53,19 @@ class KVCacheSpec:
     rope: Rope
     dtype: str
 
+    @property
+    def slides(self) -> bool:
+        """Whether kernels for sliding windows are right: TVM's rotate whole heads only."""
+        return self.rope.rotary_dim == self.head_dim
+
     def nbytes(self, tokens: int) -> int:
         """Bytes of keys and values for ``tokens`` positions, in whole pages."""
-        pages = -(-tokens // PAGE_SIZE)
         per_token = 2 * self.layers * self.kv_heads * self.head_dim * _BYTES[self.dtype]
-        return pages * PAGE_SIZE * per_token
+        return pages(tokens) * PAGE_SIZE * per_token
+
+    def sequence_bytes(self, context_length: int, window: SlidingWindow | None) -> int:
+        """Bytes of one sequence that is as long as it can be."""
+        return self.nbytes(kept_tokens(context_length, window))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the inverse of :meth:`from_json`."""

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2407.21783, section 3.2.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,22 @@ class Rope:
     def to_json(self) -> dict[str, Any]:
         """Plain data, the inverse of ``Rope(**data)``."""
         return {"theta": self.theta, "rotary_dim": self.rotary_dim, "scaling": dict(self.scaling)}
+
+    def inverse_frequencies(self) -> list[float]:
+        """Radians by which a position turns each pair of dimensions: ``rotary_dim / 2`` of them."""
+        plain = [
+            self.theta ** (-2 * pair / self.rotary_dim) for pair in range(self.rotary_dim // 2)
+        ]
+        return [_stretched(turn, self.scaling) for turn in plain] if self.scaling else plain
+
+
+def _stretched(turn: float, scaling: dict[str, Any]) -> float:
+    """Llama 3's scaling: slow turns become slower by a factor, fast ones stay, others lie between."""
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    turns = scaling["original_max_position_embeddings"] * turn / (2 * math.pi)
+    kept = min(1.0, max(0.0, (turns - low) / (high - low)))
+    stretched: float = turn * (kept + (1 - kept) / scaling["factor"])
+    return stretched
 
 
 def rope_from_config(config: dict[str, Any], head_dim: int) -> Rope:

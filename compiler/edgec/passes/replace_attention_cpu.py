@@ -1,29 +1,38 @@
 """Put our own attention kernels in the place of TVM's CPU kernels.
 
 The KV cache's constructor refers to its kernels by name, so a kernel with the same name and arguments
-takes over. Those for sliding windows and for token trees stay TVM's.
+takes over. Those for token trees stay TVM's.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import tvm
 
 from edgec.scheduling.kernels.cpu_attention import (
-    Attention,
     paged_decode,
     paged_prefill,
     ragged_prefill,
+    sliding_decode,
+    sliding_prefill,
 )
+from edgec.scheduling.kernels.cpu_attention_blocks import Attention
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
 
+# Of keys that were rotated when they were appended.
 _KERNELS = {
     "batch_decode_paged_kv_cpu": paged_decode,
     "batch_prefill_paged_kv_cpu": paged_prefill,
+}
+# Of keys that are rotated when they are read, as with sliding windows.
+_ROTATING = {
     "batch_prefill_ragged_kv": ragged_prefill,
+    "batch_decode_paged_kv_cpu_sliding_window": sliding_decode,
+    "batch_prefill_paged_kv_cpu_sliding_window": sliding_prefill,
 }
 
 
@@ -32,18 +41,24 @@ class ReplaceAttentionCPU:
     """Args: spec: of the cache; vector_bits: width of the registers the kernels may use."""
 
     def __init__(self, spec: KVCacheSpec, vector_bits: int) -> None:
-        self.attention = Attention(
+        shape = Attention(
             heads=spec.heads,
             kv_heads=spec.kv_heads,
             head_dim=spec.head_dim,
             dtype=spec.dtype,
             vector_bits=vector_bits,
         )
+        self.kernels = {name: make(shape) for name, make in _KERNELS.items()}
+        if spec.slides:
+            rotating = replace(shape, rope=spec.rope)
+            self.kernels |= {name: make(rotating) for name, make in _ROTATING.items()}
+        else:
+            self.kernels["batch_prefill_ragged_kv"] = ragged_prefill(shape)
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
         """Replace the kernels that the cache's constructor brought."""
         by_name = {var.name_hint: var for var in mod.get_global_vars()}
-        for name, make in _KERNELS.items():
+        for name, kernel in self.kernels.items():
             assert name in by_name, f"the KV cache has no kernel {name}"
-            mod.update_func(by_name[name], make(self.attention))
+            mod.update_func(by_name[name], kernel)
         return mod

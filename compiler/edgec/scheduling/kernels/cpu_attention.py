@@ -6,15 +6,17 @@ blocks of one page: 16 dot products at a time, then an online softmax in base 2
 all query heads of the group and stays in the L1 cache for them.
 
 They replace TVM's own CPU kernels, which compute one product at a time on one thread and, in paged
-prefill, walk over the whole capacity of the cache for every token. Only rotary mode 0 is computed
-here: keys are rotated when they are appended and queries before they get here, which is how the
-cache's constructor is called. All sums are float32.
+prefill, walk over the whole capacity of the cache for every token. All sums are float32.
+
+A cache without sliding windows has rotary mode 0: keys are rotated when they are appended and
+queries before they get here. With sliding windows it has mode 1: a key's position changes when
+older ones leave, so that the kernels rotate what they read (see ``cpu_turns``). The kernels for
+pages know one mode each, the one that the cache calls them with; the ragged one knows both.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,56 +24,20 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels import HAND_WRITTEN
-from edgec.scheduling.kernels.vectors import (
-    Row,
-    Vectors,
-    as_float,
-    broadcast,
-    exp2,
-    ramp,
-    vector,
+from edgec.scheduling.kernels.cpu_attention_blocks import (
+    BLOCK,
+    Attention,
+    State,
+    begin,
+    finish,
+    part_of_a_block,
+    whole_block,
 )
+from edgec.scheduling.kernels.cpu_turns import Turns
+from edgec.scheduling.kernels.vectors import as_float
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-BLOCK = 16
-"""Keys of a block; a page holds as many."""
-NOTHING = -5e4
-"""TVM's log-sum-exp of a token that attends to nothing; also below every score."""
-_LOG2_E = math.log2(math.e)
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The parameters that the kernels share.
-
-    Attributes:
-        heads: query heads.
-        kv_heads: key-value heads; divides ``heads``.
-        head_dim: size of a head.
-        dtype: of queries, keys, values and results.
-        vector_bits: width of the registers to use.
-    """
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    dtype: str
-    vector_bits: int
-
-    @property
-    def lanes(self) -> int:
-        """Lanes of the vectors: the most that divide a head evenly."""
-        lanes = self.vector_bits // 32
-        while self.head_dim % lanes:
-            lanes //= 2
-        return lanes
-
-    @property
-    def group(self) -> int:
-        """Query heads that share a key-value head."""
-        return self.heads // self.kv_heads
+    from collections.abc import Iterable, Iterator
 
 
 def paged_decode(a: Attention) -> Any:
@@ -86,7 +52,7 @@ def paged_decode(a: Attention) -> Any:
             _indices("q_rope_position", batch)
             out, lse = _results(a, batch)
             scale = _scalars(causal=False)["sm_scale"]
-            with _tasks(a, batch) as (row, kv_head, state):
+            with _tasks(a, batch) as (row, kv_head, state, _turns):
                 state.limit = pages.length(row)
                 keys = _Paged(a, pages, row, kv_head)
                 _attend(a, q, out, lse, row, kv_head, keys, state, scale)
@@ -106,7 +72,7 @@ def paged_prefill(a: Attention) -> Any:
             _indices("q_rope_position", total)
             out, lse = _results(a, total)
             scalars = _scalars(causal=True)
-            with _tasks(a, total) as (row, kv_head, state):
+            with _tasks(a, total) as (row, kv_head, state, _turns):
                 sequence = _sequence_of(row, q_indptr, batch)
                 length = pages.length(sequence)
                 state.limit = _visible(scalars["causal"], length, q_indptr, sequence, row)
@@ -126,16 +92,70 @@ def ragged_prefill(a: Attention) -> Any:
             k = _tensor("k", (key_rows, a.kv_heads, a.head_dim), a.dtype)
             v = _tensor("v", (key_rows, a.kv_heads, a.head_dim), a.dtype)
             kv_indptr = _indices("kv_indptr", batch + 1)
-            _indices("q_rope_position", rows)
-            _indices("k_rope_pos_offset", batch)
+            positions = _indices("q_rope_position", rows)
+            offsets = _indices("k_rope_pos_offset", batch)
             out, lse = _results(a, rows)
             scalars = _scalars(causal=True)
-            with _tasks(a, rows) as (row, kv_head, state):
+            inline = scalars["rotary_mode"] == 1
+            with _tasks(a, rows, rotates=inline) as (row, kv_head, state, turns):
                 sequence = _sequence_of(row, q_indptr, batch)
                 length = kv_indptr[sequence + 1] - kv_indptr[sequence]
                 state.limit = _visible(scalars["causal"], length, q_indptr, sequence, row)
                 keys = _Ragged(a, k, v, kv_indptr, sequence, kv_head)
-                _attend(a, q, out, lse, row, kv_head, keys, state, scalars["sm_scale"])
+                task = (a, q, out, lse, row, kv_head, keys, state, scalars["sm_scale"])
+                if turns is None:
+                    _attend(*task)
+                else:
+                    with T.If(inline):
+                        with T.Then():
+                            spans = [_Span(T.int32(0), state.limit, offsets[sequence])]
+                            _attend_turned(*task, turns, positions[row], spans)
+                        with T.Else():
+                            _attend(*task)
+        return builder.get()
+
+
+def sliding_decode(a: Attention) -> Any:
+    """As ``paged_decode``, with sliding windows: see :class:`_SlidingArguments`."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            _named("batch_decode_paged_kv_cpu_sliding_window")
+            batch = T.int32()
+            q = _tensor("q", (batch, a.heads, a.head_dim), a.dtype)
+            pages = _SlidingArguments(a, batch)
+            offsets = _indices("k_rope_pos_offset", batch)
+            positions = _indices("q_rope_position", batch)
+            out, lse = _results(a, batch)
+            scale = _scalars(causal=False)["sm_scale"]
+            with _tasks(a, batch, rotates=True) as (row, kv_head, state, turns):
+                keys = _Paged(a, pages, row, kv_head)
+                task = (a, q, out, lse, row, kv_head, keys, state, scale)
+                spans = pages.spans(row, offsets[row])
+                assert turns is not None, "the kernel rotates"
+                _attend_turned(*task, turns, positions[row], spans)
+        return builder.get()
+
+
+def sliding_prefill(a: Attention) -> Any:
+    """As ``paged_prefill``, with sliding windows; every token sees all that is in the pages."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            _named("batch_prefill_paged_kv_cpu_sliding_window")
+            batch, total = T.int32(), T.int32()
+            q = _tensor("q", (total, a.heads, a.head_dim), a.dtype)
+            q_indptr = _indices("q_indptr", batch + 1)
+            pages = _SlidingArguments(a, batch)
+            offsets = _indices("k_rope_pos_offset", batch)
+            positions = _indices("q_rope_position", total)
+            out, lse = _results(a, total)
+            scale = _scalars(causal=True)["sm_scale"]
+            with _tasks(a, total, rotates=True) as (row, kv_head, state, turns):
+                sequence = _sequence_of(row, q_indptr, batch)
+                keys = _Paged(a, pages, sequence, kv_head)
+                task = (a, q, out, lse, row, kv_head, keys, state, scale)
+                spans = pages.spans(sequence, offsets[sequence])
+                assert turns is not None, "the kernel rotates"
+                _attend_turned(*task, turns, positions[row], spans)
         return builder.get()
 
 
@@ -169,6 +189,38 @@ class _PagedArguments:
         return T.if_then_else(count > 0, (count - 1) * BLOCK + self.last_page[sequence], 0)
 
 
+class _SlidingArguments:
+    """The same where windows slide: a sequence keeps its first tokens and its latest ones.
+
+    The places 0 to ``sinks`` (exclusive) hold the first tokens, those from ``offset`` to the end of
+    the last page the latest; between the two lie tokens that have left. Positions count what is
+    kept.
+    """
+
+    def __init__(self, a: Attention, batch: Any) -> None:
+        shape = (T.int32(), 2, a.kv_heads, BLOCK, a.head_dim)
+        self.pages = _tensor("pages", shape, a.dtype)
+        self.indptr = _indices("page_indptr", batch + 1)
+        self.values = _indices("page_values", T.int32())
+        handle = T.arg("length_info_handle", T.handle())
+        self._info = T.match_buffer(handle, (3, batch), "int32", elem_offset=T.int32())
+
+    def spans(self, sequence: Any, shift: Any) -> Iterator[_Span]:
+        """Loop over what a sequence keeps; ``shift`` is the position of its first token."""
+        count = T.Bind(self.indptr[sequence + 1] - self.indptr[sequence])
+        offset = T.Bind(self._info[1, sequence])
+        sinks = T.Bind(self._info[2, sequence])
+        last = (count - 1) * BLOCK + self._info[0, sequence]
+        end = T.Bind(T.if_then_else(count > 0, last, 0))
+        with T.serial(0, 2) as which:
+            latest = which == 1
+            yield _Span(
+                T.Bind(T.if_then_else(latest, offset, 0)),
+                T.Bind(T.if_then_else(latest, end, sinks)),
+                T.Bind(T.if_then_else(latest, shift + sinks - offset, shift)),
+            )
+
+
 def _results(a: Attention, rows: Any) -> tuple[Any, Any]:
     """Output and log-sum-exp."""
     out = _tensor("output", (rows, a.heads, a.head_dim), a.dtype)
@@ -188,37 +240,37 @@ def _scalars(*, causal: bool) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _tasks(a: Attention, rows: Any) -> Iterator[tuple[Any, Any, _State]]:
+def _tasks(
+    a: Attention, rows: Any, rotates: Any = None
+) -> Iterator[tuple[Any, Any, State, Turns | None]]:
     """Loop over tokens and key-value heads, in parallel.
 
     Heads come first: late tokens see more keys than early ones, so that the tokens of one head
-    make an even share for each thread.
+    make an even share for each thread. If the kernel rotates what it reads, when ``rotates`` holds,
+    tables for that are made first.
     """
-    with T.sblock("root"), T.parallel(0, a.kv_heads * rows) as task, T.sblock("task"):
-        yield T.Bind(task % rows), T.Bind(task // rows), _State(a)
-
-
-class _State:
-    """What a task keeps while the blocks pass."""
-
-    def __init__(self, a: Attention) -> None:
-        local = {"dtype": "float32", "scope": "local"}
-        self.limit: Any = None
-        self.query = T.sblock_alloc_buffer((a.group, a.head_dim), **local)
-        self.result = T.sblock_alloc_buffer((a.group, a.head_dim), **local)
-        self.top = T.sblock_alloc_buffer((a.group,), **local)
-        self.total = T.sblock_alloc_buffer((a.group,), **local)
-        self.products = Vectors(BLOCK, a.lanes)
-        self.product = Vectors(1, a.lanes)
-        self.scores = Row(BLOCK)
-        self.weights = Row(BLOCK)
+    with T.sblock("root"):
+        turns = None
+        if a.rope is not None:
+            turns = Turns(a)
+            if rotates is True:
+                turns.fill()
+            else:
+                with T.If(rotates), T.Then():
+                    turns.fill()
+        with T.parallel(0, a.kv_heads * rows) as task, T.sblock("task"):
+            yield T.Bind(task % rows), T.Bind(task // rows), State(a), turns
 
 
 class _Paged:
     """Keys and values of one sequence and head in pages."""
 
     def __init__(
-        self, a: Attention, arguments: _PagedArguments, sequence: Any, kv_head: Any
+        self,
+        a: Attention,
+        arguments: _PagedArguments | _SlidingArguments,
+        sequence: Any,
+        kv_head: Any,
     ) -> None:
         self._a = a
         self._pages = arguments.pages
@@ -283,100 +335,70 @@ def _attend(
     row: Any,
     kv_head: Any,
     keys: _Paged | _Ragged,
-    state: _State,
+    state: State,
     scale: Any,
 ) -> None:
-    """One token's attention with all query heads of a group."""
+    """One token's attention with all query heads of a group, to the first ``state.limit`` keys."""
     limit = T.Bind(T.max(state.limit, 0))
     first_head = T.Bind(kv_head * a.group)
-    factor = broadcast(scale * T.float32(_LOG2_E), a.lanes)
-    with T.serial(0, a.group) as g:
-        T.buffer_store(state.top, T.float32(NOTHING), [g])
-        T.buffer_store(state.total, T.float32(0), [g])
-        for lane in _columns(a):
-            value = as_float(q[row, first_head + g, lane], a.lanes)
-            T.buffer_store(state.query, value * factor, [g, lane])
-            T.buffer_store(state.result, broadcast(T.float32(0), a.lanes), [g, lane])
+    begin(a, state, q, state.query, row, first_head, scale)
     with T.serial(0, limit // BLOCK) as block:
         keys.select(block)
         with T.serial(0, a.group) as g:
-            _whole_block(a, keys, state, g)
+            whole_block(a, keys, state, g)
     rest = T.Bind(limit % BLOCK)
     with T.If(rest > 0), T.Then():
         keys.select(limit // BLOCK)
         with T.serial(0, a.group) as g:
-            _part_of_a_block(a, keys, state, g, rest)
+            part_of_a_block(a, keys, state, g, 0, rest)
     with T.serial(0, a.group) as g:
-        _finish(a, out, lse, row, first_head + g, state, g)
+        finish(a, out, lse, row, first_head + g, state, g)
 
 
-def _columns(a: Attention) -> list[Any]:
-    """Indices of the vectors that make up a head."""
-    return [ramp(column, 1, a.lanes) for column in range(0, a.head_dim, a.lanes)]
+@dataclass(frozen=True)
+class _Span:
+    """Consecutive places in pages or rows: ``first`` to ``end`` (exclusive).
+
+    The key at place ``p`` has the position ``p + shift`` in its sequence.
+    """
+
+    first: Any
+    end: Any
+    shift: Any
 
 
-def _whole_block(a: Attention, keys: _Paged | _Ragged, state: _State, g: Any) -> None:
-    state.products.clear()
-    for lane in _columns(a):
-        query = state.query[g, lane]
-        for key in range(BLOCK):
-            state.products[key] = state.products[key] + query * keys.load(0, key, lane)
-    for key, score in enumerate(state.products.sums()):
-        state.scores[key] = score
-    correction = _softmax_step(state, g)
-    for lane in _columns(a):
-        # Two chains of additions, since each waits for the one before.
-        even = state.result[g, lane] * broadcast(correction, a.lanes)
-        odd = broadcast(T.float32(0), a.lanes)
-        for key in range(0, BLOCK, 2):
-            first, second = state.weights[key], state.weights[key + 1]
-            even = even + broadcast(first, a.lanes) * keys.load(1, key, lane)
-            odd = odd + broadcast(second, a.lanes) * keys.load(1, key + 1, lane)
-        T.buffer_store(state.result, even + odd, [g, lane])
-
-
-def _part_of_a_block(
-    a: Attention, keys: _Paged | _Ragged, state: _State, g: Any, count: Any
+def _attend_turned(
+    a: Attention,
+    q: Any,
+    out: Any,
+    lse: Any,
+    row: Any,
+    kv_head: Any,
+    keys: _Paged | _Ragged,
+    state: State,
+    scale: Any,
+    turns: Turns,
+    position: Any,
+    spans: Iterable[_Span],
 ) -> None:
-    state.scores.store(broadcast(T.float32(NOTHING), BLOCK))
-    with T.serial(0, count) as key:
-        state.product.clear()
-        for lane in _columns(a):
-            state.product[0] = state.product[0] + state.query[g, lane] * keys.load(0, key, lane)
-        state.scores[key] = state.product.sums()[0]
-    correction = _softmax_step(state, g)
-    for lane in _columns(a):
-        scaled = state.result[g, lane] * broadcast(correction, a.lanes)
-        T.buffer_store(state.result, scaled, [g, lane])
-        # What lies behind the last key may be anything, so it is not even multiplied by 0.
-        with T.serial(0, count) as key:
-            weight = broadcast(state.weights[key], a.lanes)
-            added = state.result[g, lane] + weight * keys.load(1, key, lane)
-            T.buffer_store(state.result, added, [g, lane])
-
-
-def _finish(a: Attention, out: Any, lse: Any, row: Any, head: Any, state: _State, g: Any) -> None:
-    total = T.Bind(state.total[g])
-    seen = total > T.float32(0)
-    inverse = T.Bind(T.if_then_else(seen, T.float32(1) / total, T.float32(0)))
-    for lane in _columns(a):
-        value = state.result[g, lane] * broadcast(inverse, a.lanes)
-        T.buffer_store(out, T.Cast(vector(a.dtype, a.lanes), value), [row, head, lane])
-    logarithm = T.if_then_else(seen, state.top[g] + T.log2(total), T.float32(NOTHING))
-    T.buffer_store(lse, logarithm, [row, head])
-
-
-def _softmax_step(state: _State, g: Any) -> Any:
-    """Turn the block's scores into weights; gives the factor for all that came before."""
-    before = T.Bind(state.top[g])
-    top = T.Bind(T.max(before, state.scores.reduce(T.max)))
-    state.weights.store(exp2(state.scores.load() - broadcast(top, BLOCK), BLOCK))
-    correction = exp2(before - top, 1)
-    total = state.total[g] * correction + state.weights.reduce(_add)
-    T.buffer_store(state.total, total, [g])
-    T.buffer_store(state.top, top, [g])
-    return correction
-
-
-def _add(left: Any, right: Any) -> Any:
-    return left + right
+    """The same to the keys of some spans, which are rotated here, as is the query."""
+    first_head = T.Bind(kv_head * a.group)
+    begin(a, state, q, state.source, row, first_head, scale)
+    for span in spans:
+        with T.If(span.end > span.first), T.Then():
+            start = T.Bind(span.first // BLOCK)
+            turns.query(state, position - (start * BLOCK + span.shift))
+            with T.serial(0, (span.end + BLOCK - 1) // BLOCK - start) as index:
+                block = T.Bind(start + index)
+                keys.select(block)
+                low = T.Bind(T.max(span.first - block * BLOCK, 0))
+                high = T.Bind(T.min(span.end - block * BLOCK, BLOCK))
+                turned = turns.keys(keys, state, low, high)
+                with T.serial(0, a.group) as g, T.If(high - low == BLOCK):
+                    with T.Then():
+                        whole_block(a, turned, state, g)
+                    with T.Else():
+                        part_of_a_block(a, turned, state, g, low, high)
+                turns.next_block(state)
+    with T.serial(0, a.group) as g:
+        finish(a, out, lse, row, first_head + g, state, g)
