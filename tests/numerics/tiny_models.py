@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from edgec.models.window import SlidingWindow
     from edgec.target import Target
 
 CONTEXT = 128
@@ -63,7 +64,13 @@ def save_random_model(config: Any, folder: Path, *, seed: int) -> Any:
 
 
 def build(
-    folder: Path, out: Path, *, scheme: str, overrides: Any = (), group_size: int = 32
+    folder: Path,
+    out: Path,
+    *,
+    scheme: str,
+    overrides: Any = (),
+    group_size: int = 32,
+    window: SlidingWindow | None = None,
 ) -> Built:
     """Run the stages from checkpoint to library on a model folder, for this CPU."""
     outputs = run_stages(
@@ -73,6 +80,7 @@ def build(
         scheme=scheme,
         overrides=overrides,
         group_size=group_size,
+        window=window,
     )
     library = outputs["compile"] / "model.so"
     device = open_device(None, str(library))
@@ -94,6 +102,7 @@ def run_stages(
     scheme: str,
     overrides: Any = (),
     group_size: int = 32,
+    window: SlidingWindow | None = None,
     shared: Mapping[str, Path] = MappingProxyType({}),
 ) -> dict[str, Path]:
     """Run the stages from checkpoint to library.
@@ -105,6 +114,7 @@ def run_stages(
         scheme: of the quantization.
         overrides: of the quantization.
         group_size: of the quantization.
+        window: that slides over the context.
         shared: what this function returned for another target: only the library is made anew.
 
     Returns:
@@ -118,6 +128,8 @@ def run_stages(
         "context.length": CONTEXT,
         "context.prefill_chunk": CHUNK,
         "context.max_batch_size": BATCH,
+        "context.sliding_window": window.size if window else None,
+        "context.attention_sinks": window.sinks if window else 0,
         "target.tvm": target.tvm,
         "target.platform": target.platform,
         "target.vector_bits": target.vector_bits,
@@ -152,7 +164,9 @@ def run_stages(
     return outputs
 
 
-def library_of(outputs: Mapping[str, Path], target: Target) -> BuiltLibrary:
+def library_of(
+    outputs: Mapping[str, Path], target: Target, window: SlidingWindow | None = None
+) -> BuiltLibrary:
     """The library of some stages on the target's stand-in."""
     facts = json.loads((outputs["compile"] / LIBRARY_FACTS).read_text())
     parameters = ModelFile.read(outputs["checkpoint"]).parameters
@@ -166,6 +180,7 @@ def library_of(outputs: Mapping[str, Path], target: Target) -> BuiltLibrary:
         context_length=CONTEXT,
         prefill_chunk=CHUNK,
         max_batch_size=BATCH,
+        window=window,
         parameters=sum(math.prod(parameter.shape) for parameter in parameters),
         kernels=sorted(facts["kernels"]),
         references=outputs["compile"] / REFERENCE_KERNELS,

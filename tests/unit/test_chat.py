@@ -152,3 +152,30 @@ def test_whatever_was_there_before_the_cache_holds_the_prompt(
             held = reused.decode(7, token)
         assert held.tolist() == [*prompt, *range(decodes)] == reused.tokens
         reused.remove(7)
+
+
+class Sliding(Remembering):
+    """Can't take tokens back once its window of 6 has slid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metadata = {"sliding_window_size": 6, "attention_sink_size": 2}
+
+    def pop(self, sequence: int, tokens: int) -> None:
+        assert len(self.sequences[sequence]) <= 6
+        super().pop(sequence, tokens)
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=9), st.integers(0, 3))))
+def test_nothing_is_taken_back_from_a_window_that_has_slid(
+    turns: list[tuple[list[int], int]],
+) -> None:
+    engine = Sliding()
+    reused = ReusedSequence(engine)
+    for prompt, decodes in turns:
+        before = list(reused.tokens)
+        assert reused.prefill(7, prompt).tolist() == prompt
+        if before == prompt[: len(before)] and 0 < len(before) < len(prompt):
+            assert reused.prefilled == len(prompt) - len(before)
+        for token in range(decodes):
+            reused.decode(7, token)

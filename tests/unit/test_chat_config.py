@@ -28,6 +28,7 @@ from edgec.artifacts.recognize import recognize_template
 from edgec.artifacts.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from edgec.artifacts.tokenizer_info import tokenizer_info
 from edgec.errors import CheckpointError, UsageError
+from edgec.models.window import SlidingWindow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +130,15 @@ def test_every_template_gives_every_key_that_engines_need(template: str) -> None
     assert config["model_config"]["vocab_size"] == config["vocab_size"]
     assert config["model_config"]["prefill_chunk_size"] == config["prefill_chunk_size"]
     assert None not in (*config.values(), *conversation.values())
+
+
+def test_a_window_takes_the_place_of_a_context() -> None:
+    config = tinypy(window=SlidingWindow(128, 4))
+    for sizes in (config, config["model_config"]):
+        names = ("context_window_size", "sliding_window_size", "attention_sink_size")
+        assert [sizes[name] for name in names] == [-1, 128, 4]
+    # WebLLM insists on a number of first tokens, also on none.
+    assert tinypy(window=SlidingWindow(128, 0))["attention_sink_size"] == 0
 
 
 def test_tinypy() -> None:

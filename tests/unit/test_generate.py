@@ -148,6 +148,18 @@ def test_until_the_context_is_full(context: int, tokens: int) -> None:
     assert run(ScriptedEngine(b"hello", 8), max_tokens=3)[1].finish_reason == "length"
 
 
+def test_a_window_never_fills() -> None:
+    def sliding() -> ScriptedEngine:
+        engine = ScriptedEngine(b"a" * 50 + b"\xff", context=-1, tokens=1000)
+        engine.metadata |= {"sliding_window_size": 4, "attention_sink_size": 1}
+        return engine
+
+    text, stats = run(sliding(), max_tokens=40)
+    assert (text, stats.finish_reason) == ("a" * 40, "length")
+    text, stats = run(sliding())
+    assert (text, stats.finish_reason) == ("a" * 50, "stop")
+
+
 def test_a_prompt_that_just_fits() -> None:
     assert run(ScriptedEngine(b"x", 6))[0] == "x"
 

@@ -39,7 +39,7 @@ LAYERS = {
     "cli": 5,
     "__main__": 6,
 }
-SHARED_BY_STAGES = {"context", "model_file", "names", "quantization_inputs"}
+SHARED_BY_STAGES = {"context", "context_inputs", "model_file", "names", "quantization_inputs"}
 
 
 def _files() -> list[Path]:

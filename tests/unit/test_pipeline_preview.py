@@ -120,6 +120,13 @@ def test_before_compilation_the_workspace_and_the_library_are_unknown(look: Look
     assert [check.complete for check in found.budgets] == [False, False]
 
 
+def test_a_window_bounds_the_cache(look: Look) -> None:
+    found = look("context={length: 100, sliding_window: 40}", "quality.window=64")
+    # Three pages of 16 tokens, and two that may be filled in part.
+    assert found.memory.kv_cache == 5 * 16 * 2 * 2 * 2 * 16 * 4
+    assert found.memory.to_json()["sliding_window"] == 40
+
+
 def test_what_was_compiled_is_counted(look: Look, compiled: Path, checked: Path) -> None:
     found = look(stored={"compile": compiled, "checkpoint": checked})
     assert found.library == 5000

@@ -54,6 +54,7 @@ def _digests(
         ("context.length=512", {"chat", "compile", "verify"}),
         ("context.prefill_chunk=128", {"chat", "compile", "verify"}),
         ("context.max_batch_size=2", {"chat", "compile", "verify"}),
+        ("context.sliding_window=300", {"chat", "compile", "verify"}),
         ("quality.tokens=500", {"verify"}),
         ("quality.window=128", {"verify"}),
         ("quality.max_kl=0.5", set()),

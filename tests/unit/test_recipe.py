@@ -182,6 +182,36 @@ ADDITIONS = [
         ),
     ),
     ("context: {length: 0}", "context.length: 0 is too small; write at least 1"),
+    (
+        "context: {length: 100, sliding_window: 100}",
+        (
+            "r.yaml:7:24: context.sliding_window: a window of 100 leaves no room for new tokens in "
+            "the context length of 100; write less than 100"
+        ),
+    ),
+    (
+        "context: {length: 100, sliding_window: 60, prefill_chunk: 50}",
+        (
+            "r.yaml:7:44: context.prefill_chunk: 50 new tokens and a window of 60 are more than the"
+            " context length of 100; write at most 40"
+        ),
+    ),
+    (
+        "context: {sliding_window: 8, attention_sinks: 8}",
+        (
+            "r.yaml:7:30: context.attention_sinks: 8 first tokens leave no room for others in the"
+            " window of 8; write less than 8"
+        ),
+    ),
+    (
+        "context: {attention_sinks: 4}",
+        (
+            "r.yaml:7:11: context.attention_sinks: it has no effect without a sliding window; add "
+            "context.sliding_window"
+        ),
+    ),
+    ("context: {sliding_window: 1}", "context.sliding_window: 1 is too small; write at least 2"),
+    ("context: {sliding_window: yes}", "context.sliding_window: 'yes' isn't a whole number"),
     ("context: {length: 99999999}", "99999999 is too large; write at most 16777216"),
     ("generation: {temperature: 2.5}", "2.5 is too large; write at most 2"),
     ("generation: {temperature: hot}", "'hot' isn't a number; write for example"),
@@ -280,6 +310,30 @@ def test_null_is_the_default() -> None:
 def test_the_default_prefill_chunk_fits_the_context(length: int | None, chunk: int) -> None:
     overrides = [] if length is None else [f"context.length={length}"]
     assert load(MINIMAL, *overrides).recipe.context.prefill_chunk == chunk
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "sinks", "chunk"),
+    [
+        ("{sliding_window: 512}", 4, 512),
+        ("{sliding_window: 4096}", 4, 2048),
+        ("{sliding_window: 3}", 2, 3),
+        ("{sliding_window: 512, attention_sinks: 0}", 0, 512),
+        ("{length: 600, sliding_window: 512, attention_sinks: 16}", 16, 88),
+        ("{length: 600, sliding_window: 128, prefill_chunk: 256}", 4, 256),
+        ("{length: 600}", 0, 600),
+    ],
+)
+def test_a_window_has_first_tokens_and_a_chunk_that_fits(text: str, sinks: int, chunk: int) -> None:
+    context = load(MINIMAL, f"context={text}").recipe.context
+    assert (context.attention_sinks, context.prefill_chunk) == (sinks, chunk)
+
+
+@pytest.mark.usefixtures("folder")
+def test_text_may_be_longer_than_a_context_without_end() -> None:
+    settings = ("context={length: 128, sliding_window: 64}", "quality.text=t.txt")
+    assert load(MINIMAL, *settings).recipe.quality.window == 256
 
 
 @pytest.mark.usefixtures("folder")

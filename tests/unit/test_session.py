@@ -16,12 +16,14 @@ from edgec.errors import (
     UsageError,
     VerificationError,
 )
+from edgec.models.window import SlidingWindow
 from edgec.runtime import compatibility, session
 from edgec.runtime.session import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgec.artifacts.artifact import Artifact
     from edgec.runtime.engine import Capacity
 
 TVM = "0.27.0.post1"
@@ -62,6 +64,26 @@ def test_a_smaller_context_takes_less_memory(tmp_path: Path, loaded: list[Any]) 
     # 64 tokens in 4 pages take 4096 bytes; 10 tokens need one page.
     assert (opened.context, opened.kv_cache_bytes) == (10, 1024)
     assert loaded[0][1].prefill_chunk == 10
+
+
+def sliding(folder: Path) -> Artifact:
+    """An artifact with a window of 32 tokens, whose cache takes two pages more."""
+    config = chat_config(context_window_size=-1, sliding_window_size=32, attention_sink_size=4)
+    return make_artifact(folder, config=config, memory__sliding_window=32)
+
+
+@pytest.mark.parametrize("context", [None, 32])
+def test_a_window_is_the_context(tmp_path: Path, loaded: list[Any], context: int | None) -> None:
+    opened = open_session(sliding(tmp_path / "a"), context=context)
+    assert opened.window == SlidingWindow(32, 4)
+    assert (loaded[0][1].tokens, loaded[0][1].prefill_chunk) == (32, 16)
+    assert (opened.context, opened.kv_cache_bytes, opened.kv_bytes_per_token) == (32, 4096, 64)
+
+
+def test_a_window_is_as_it_was_built(tmp_path: Path, loaded: list[Any]) -> None:
+    with pytest.raises(UsageError, match=r"a window of 32 tokens .* leave it out, or build with"):
+        open_session(sliding(tmp_path / "a"), context=16)
+    assert not loaded
 
 
 @pytest.mark.parametrize("context", [0, CONTEXT + 1])

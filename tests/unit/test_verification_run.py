@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from verification_fakes import FakeEngine, FakeModel, ForgetsAtChunks, random_windows
@@ -130,9 +130,9 @@ def test_the_same_reference_twice_is_run_once() -> None:
     class Once(FakeModel):
         calls = 0
 
-        def logits(self, ids: list[int]) -> np.ndarray:
+        def logits(self, ids: list[int], calls: Any = ()) -> np.ndarray:
             Once.calls += 1
-            return super().logits(ids)
+            return super().logits(ids, calls)
 
     model = Once()
     result = report(original=model, shipped=model)

@@ -14,13 +14,13 @@ from edgec.artifacts.tokenizer_files import (
 )
 from edgec.artifacts.tokenizer_info import tokenizer_info
 from edgec.errors import CheckpointError
+from edgec.models.window import SlidingWindow, window_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _VERSION = "0.1.0"
-_OFF = -1
 _SAMPLING = {
     "temperature": 1.0,
     "top_p": 1.0,
@@ -50,6 +50,7 @@ def chat_config(
     context_length: int,
     prefill_chunk: int,
     max_batch_size: int,
+    window: SlidingWindow | None = None,
     generation: Mapping[str, Any],
     template: str | None,
 ) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def chat_config(
         context_length: longest context in tokens.
         prefill_chunk: most tokens of one prefill call.
         max_batch_size: most sequences of one batch.
+        window: that slides over the context; None for a context that ends.
         generation: sampling defaults by name; those not given are off.
         template: name of the chat template; None to recognize it from the tokenizer's own.
 
@@ -81,6 +83,7 @@ def chat_config(
         context_length=context_length,
         prefill_chunk=prefill_chunk,
         max_batch_size=max_batch_size,
+        window=window,
         generation=generation,
         template=template,
     )
@@ -96,6 +99,7 @@ def build_chat_config(
     context_length: int,
     prefill_chunk: int,
     max_batch_size: int,
+    window: SlidingWindow | None = None,
     generation: Mapping[str, Any],
     template: str | None,
 ) -> dict[str, Any]:
@@ -107,9 +111,7 @@ def build_chat_config(
     _check_range(used, vocab_size)
     sizes = {
         "vocab_size": vocab_size,
-        "context_window_size": context_length,
-        "sliding_window_size": _OFF,
-        "attention_sink_size": _OFF,
+        **window_fields(context_length, window),
         "prefill_chunk_size": prefill_chunk,
         "tensor_parallel_shards": 1,
         "pipeline_parallel_stages": 1,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgec.models.window import SlidingWindow, window_fields
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -16,6 +18,7 @@ def library_metadata(
     model_type: str,
     quantization: str,
     context_length: int,
+    window: SlidingWindow | None,
     prefill_chunk: int,
     max_batch_size: int,
     cache: KVCacheSpec,
@@ -25,15 +28,13 @@ def library_metadata(
     """Every field that a consumer requires, and those whose absence it would read as garbage.
 
     ``sliding_window_size`` is written although it is off: the C++ engine leaves it uninitialised
-    when it is missing.
+    when it is missing. Where a window slides, it is ``context_window_size`` that is off.
     """
     return {
         "model_type": model_type,
         "model_task": "chat",
         "quantization": quantization,
-        "context_window_size": context_length,
-        "sliding_window_size": -1,
-        "attention_sink_size": -1,
+        **window_fields(context_length, window),
         "prefill_chunk_size": prefill_chunk,
         "max_batch_size": max_batch_size,
         "tensor_parallel_shards": 1,

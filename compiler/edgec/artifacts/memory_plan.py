@@ -13,15 +13,16 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes at the recipe's context length, for one live sequence that fills it.
+    """Bytes at the recipe's context length or window, for one live sequence that fills it.
 
     Attributes:
         weights: all weight tensors.
-        kv_cache: keys and values of ``context_length`` positions.
+        kv_cache: keys and values of the tokens that are kept.
         context_length: tokens.
         workspace: static storage by function; None before the library is compiled.
         decode_weights: of the weights what a decode step reads, of a table of embeddings a row;
             None before the library is compiled.
+        sliding_window: tokens that are kept of a longer sequence; None where a context ends.
     """
 
     weights: int
@@ -29,6 +30,7 @@ class MemoryPlan:
     context_length: int
     workspace: Mapping[str, int] | None = None
     decode_weights: int | None = None
+    sliding_window: int | None = None
 
     @property
     def largest_workspace(self) -> int:
@@ -44,6 +46,7 @@ class MemoryPlan:
         """Plain data for the manifest."""
         return {
             "context_length": self.context_length,
+            "sliding_window": self.sliding_window,
             "weights_bytes": self.weights,
             "decode_weights_bytes": self.decode_weights,
             "kv_cache_bytes": self.kv_cache,

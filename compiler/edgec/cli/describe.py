@@ -37,8 +37,11 @@ def memory_text(memory: Mapping[str, Any]) -> str:
     if workspace is not None:
         parts.append(f"workspace {format_bytes(workspace)}")
     least = "" if workspace is not None else "at least "
-    total, tokens = format_bytes(memory["total_bytes"]), memory["context_length"]
-    return f"{least}{total} at {tokens} tokens: {', '.join(parts)}"
+    total, window = format_bytes(memory["total_bytes"]), memory.get("sliding_window")
+    where = f"at {memory['context_length']} tokens"
+    if window is not None:
+        where = f"with a window of {window} tokens"
+    return f"{least}{total} {where}: {', '.join(parts)}"
 
 
 def quality_lines(report: Mapping[str, Any]) -> list[Line]:

@@ -15,6 +15,7 @@ from edgec.checkpoints import open_checkpoint, open_source, tokenizer_files
 from edgec.emitters.toolchain import tool_versions
 from edgec.errors import UsageError
 from edgec.models.find import family_name
+from edgec.models.window import SlidingWindow
 from edgec.pipeline.blame import blaming
 from edgec.pipeline.stage import StageSpec
 from edgec.quantization.schemes import with_floats
@@ -47,6 +48,7 @@ class BuildPlan:
         context_length: tokens, the recipe's or the model's own.
         prefill_chunk: tokens of one forward call.
         reference: whether the outputs are compared with the original model.
+        window: that slides over the context, if one does.
     """
 
     loaded: LoadedRecipe
@@ -56,6 +58,7 @@ class BuildPlan:
     context_length: int
     prefill_chunk: int
     reference: bool
+    window: SlidingWindow | None
 
     @property
     def name(self) -> str:
@@ -91,7 +94,9 @@ def plan_build(
     with blaming(loaded, source):
         family = family_name(source.config)
     length = _context_length(loaded, source.config)
-    chunk = min(recipe.context.prefill_chunk, length)
+    window = _sliding_window(loaded, length)
+    # Positions go from those of the window on.
+    chunk = min(recipe.context.prefill_chunk, length - (window.size if window else 0))
     quantization = recipe.quantization
     model_inputs = _model_inputs(loaded, source, digests, progress)
     local = {
@@ -108,7 +113,9 @@ def plan_build(
     context = {
         "context.length": length,
         "context.prefill_chunk": chunk,
-        "context.max_batch_size": recipe.context.max_batch_size,
+        "context.max_batch_size": _batch_size(recipe.context.max_batch_size, target, window),
+        "context.sliding_window": window.size if window else None,
+        "context.attention_sinks": window.sinks if window else 0,
     }
     family_code = (f"edgec.models.{family}",)
     reference = verify and recipe.quality.text is not None
@@ -195,7 +202,7 @@ def plan_build(
     ]
     if verify:
         stages.append(_verify_stage(loaded, target, context, local, reference=reference))
-    return BuildPlan(loaded, target, tuple(stages), source, length, chunk, reference)
+    return BuildPlan(loaded, target, tuple(stages), source, length, chunk, reference, window)
 
 
 def _verify_stage(
@@ -258,6 +265,26 @@ def _context_length(loaded: LoadedRecipe, config: dict[str, Any]) -> int:
             remedy=f"write at most {own}, or leave it out",
         )
     return asked or own
+
+
+def _sliding_window(loaded: LoadedRecipe, length: int) -> SlidingWindow | None:
+    context = loaded.recipe.context
+    if context.sliding_window is None:
+        return None
+    if context.sliding_window >= length:
+        raise UsageError(
+            f"a window of {context.sliding_window} leaves no room for new tokens among the"
+            f" {length} positions of the model",
+            where=f"{loaded.document.place(('context', 'sliding_window'))}: context.sliding_window",
+            remedy=f"write less than {length}",
+        )
+    return SlidingWindow.of_recipe(context.sliding_window, context.attention_sinks)
+
+
+def _batch_size(asked: int, target: Target, window: SlidingWindow | None) -> int:
+    # Elsewhere TVM's cache fails when it hands the windows of several sequences to the device.
+    batches = window is None or target.tvm["kind"] in ("llvm", "cuda")
+    return asked if batches else 1
 
 
 def _model_inputs(

@@ -119,8 +119,9 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
     library, workspace = _compiled(outputs.get("compile"))
     memory = MemoryPlan(
         weights=sum(group.bytes for group in groups),
-        kv_cache=_cache_spec(config, scheme).nbytes(plan.context_length),
+        kv_cache=_cache_spec(config, scheme).sequence_bytes(plan.context_length, plan.window),
         context_length=plan.context_length,
+        sliding_window=plan.window.size if plan.window else None,
         workspace=workspace,
     )
     files = _small_files(outputs.get("checkpoint"), plan.source.folder)

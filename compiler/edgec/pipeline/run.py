@@ -222,6 +222,7 @@ def _memory_plan(plan: BuildPlan, facts: dict[str, Any]) -> MemoryPlan:
         weights=weight_bytes(specs),
         kv_cache=facts["kv_cache_bytes"],
         context_length=plan.context_length,
+        sliding_window=plan.window.size if plan.window else None,
         decode_weights=facts["decode_weights_bytes"],
         workspace=facts["metadata"]["memory_usage"],
     )

@@ -17,6 +17,8 @@ model:
 
 context:
   length: 2048 # tokens; without it the model's own
+  sliding_window: 512 # keep so many and go on without end; without it a context ends
+  attention_sinks: 4 # the first tokens, which a window keeps always
   prefill_chunk: 512
   max_batch_size: 1
 

@@ -96,7 +96,9 @@ class Recipe(Section):
     @classmethod
     def _window_fits(cls, quality: Quality, info: ValidationInfo) -> Quality:
         context = info.data.get("context")
-        length = context.length if isinstance(context, Context) else None
+        # Where a window slides, the context has no end.
+        ends = isinstance(context, Context) and context.sliding_window is None
+        length = context.length if isinstance(context, Context) and ends else None
         if quality.text is not None and length is not None and quality.window > length:
             raise refused(
                 f"{quality.window} is more than the context length of {length}",

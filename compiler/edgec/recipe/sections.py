@@ -11,6 +11,7 @@ from edgec.recipe.source import parse_model_source, parse_text_source
 from edgec.validation.types import Section, refused
 
 DEFAULT_PREFILL_CHUNK = 2048
+DEFAULT_SINKS = 4
 
 Template = Annotated[str, ModuleOf("artifacts/conversations", ".yaml", "chat templates")]
 
@@ -61,13 +62,36 @@ class Context(Section):
         description="Longest context in tokens. By default the model's own.",
         examples=[4096],
     )
+    sliding_window: int | None = Field(
+        None,
+        ge=2,
+        le=1 << 24,
+        description=(
+            "Tokens that are kept of a longer sequence, the latest ones: the context never ends, "
+            "and needs no more memory than that. By default nothing is forgotten and the context "
+            "ends at its length. The window and the tokens of a prefill together fit in the length."
+        ),
+        examples=[1024],
+    )
+    attention_sinks: int = Field(
+        0,
+        ge=0,
+        le=1 << 20,
+        description=(
+            "First tokens of a sequence that a sliding window keeps always: most models lose the "
+            "thread without them (StreamingLLM, https://arxiv.org/abs/2309.17453). The default is "
+            "4 with a sliding window; 0 for models that were trained with one."
+        ),
+        examples=[4],
+    )
     prefill_chunk: int = Field(
         DEFAULT_PREFILL_CHUNK,
         ge=1,
         le=1 << 20,
         description=(
             "Most tokens that one prefill call takes; longer prompts go in chunks. More is faster "
-            "and needs more memory. The default is 2048, or the context length if that is less."
+            "and needs more memory. The default is 2048, or less where the context length or the "
+            "sliding window is less."
         ),
         examples=[512],
     )
@@ -75,28 +99,76 @@ class Context(Section):
         4,
         ge=1,
         le=1024,
-        description="Most sequences that are decoded at the same time.",
+        description=(
+            "Most sequences that are decoded at the same time. With a sliding window it is 1 on "
+            "GPUs other than NVIDIA's, whose runtime takes one window at a time."
+        ),
         examples=[1],
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _default_chunk_fits(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("prefill_chunk") is None:
-            length = data.get("length")
-            if type(length) is int and 0 < length < DEFAULT_PREFILL_CHUNK:
-                return {**data, "prefill_chunk": length}
-        return data
+    def _defaults_fit(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        length, window = (_whole(data.get(name)) for name in ("length", "sliding_window"))
+        filled = dict(data)
+        if window is not None and data.get("attention_sinks") is None:
+            filled["attention_sinks"] = min(DEFAULT_SINKS, window - 1)
+        if data.get("prefill_chunk") is None:
+            limits = [DEFAULT_PREFILL_CHUNK, length, window]
+            if length is not None and window is not None and window < length:
+                limits.append(length - window)
+            filled["prefill_chunk"] = min(limit for limit in limits if limit is not None)
+        return filled
+
+    @field_validator("sliding_window")
+    @classmethod
+    def _window_fits(cls, window: int | None, info: ValidationInfo) -> int | None:
+        length = info.data.get("length")
+        if window is not None and length is not None and window >= length:
+            raise refused(
+                f"a window of {window} leaves no room for new tokens in the context length of"
+                f" {length}",
+                f"write less than {length}",
+            )
+        return window
+
+    @field_validator("attention_sinks")
+    @classmethod
+    def _sinks_fit(cls, sinks: int, info: ValidationInfo) -> int:
+        window = info.data.get("sliding_window")
+        if sinks and window is None and "sliding_window" in info.data:
+            raise refused("it has no effect without a sliding window", "add context.sliding_window")
+        if window is not None and sinks >= window:
+            raise refused(
+                f"{sinks} first tokens leave no room for others in the window of {window}",
+                f"write less than {window}",
+            )
+        return sinks
 
     @field_validator("prefill_chunk")
     @classmethod
     def _chunk_fits(cls, chunk: int, info: ValidationInfo) -> int:
-        length = info.data.get("length")
-        if length is not None and chunk > length:
+        length, window = info.data.get("length"), info.data.get("sliding_window")
+        if length is None:
+            return chunk
+        if chunk > length:
             raise refused(
                 f"{chunk} is more than the context length of {length}", f"write at most {length}"
             )
+        if window is not None and window + chunk > length:
+            raise refused(
+                f"{chunk} new tokens and a window of {window} are more than the context length of"
+                f" {length}",
+                f"write at most {length - window}",
+            )
         return chunk
+
+
+def _whole(value: Any) -> int | None:
+    """A positive whole number as it stands in the file; None for what is refused later."""
+    return value if type(value) is int and value > 0 else None
 
 
 class Quality(Section):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edgec.errors import UsageError
+from edgec.models.window import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ _ID_STEP = 7919  # a prime, so that ids repeat only after the whole vocabulary
 class BenchEngine(Protocol):
     """What is measured: :class:`edgec.runtime.engine.Engine`."""
 
+    metadata: dict[str, Any]
     capacity: Capacity
 
     def add(self, sequence: int) -> None:
@@ -152,7 +154,7 @@ def measure(
         UsageError: the workload doesn't fit into the context.
     """
     needed = workload.prompt_tokens + workload.generate_tokens
-    if needed > engine.capacity.tokens:
+    if SlidingWindow.of(engine.metadata) is None and needed > engine.capacity.tokens:
         raise UsageError(
             f"{workload.prompt_tokens} tokens of prompt and {workload.generate_tokens} generated"
             f" ones don't fit into the context of {engine.capacity.tokens}",

@@ -29,7 +29,7 @@ class Chat:
         tokenizer: of the model.
         conversation: the model's chat format.
         options: how tokens are chosen.
-        max_tokens: most tokens of an answer; None for as many as fit into the context.
+        max_tokens: most tokens of an answer; None for as many as fit into the context, if it ends.
 
     Attributes:
         messages: both sides' messages so far.

@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from edgec.errors import UsageError
 from edgec.ir.load import load_tvm
+from edgec.models.kv_cache import PAGE_SIZE
+from edgec.models.window import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 Logits = npt.NDArray[np.float32]
-_PAGE_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Capacity:
 
     Attributes:
         sequences: how many can be live at once.
-        tokens: of all live sequences together.
+        tokens: of all live sequences together; those that are kept, where windows slide.
         prefill_chunk: most tokens of one forward call.
     """
 
@@ -48,7 +49,12 @@ class Engine:
         library: names the library in messages.
         weights: by name, as the library's metadata names them.
         capacity: of the KV cache; by default what the library was compiled for, one sequence
-            per batch slot, together at most the context length.
+            per batch slot, together at most the context length or one window.
+
+    Attributes:
+        metadata: of the library.
+        window: that slides over every sequence; None where a context ends.
+        capacity: of the KV cache.
     """
 
     def __init__(
@@ -69,9 +75,11 @@ class Engine:
         self._params = [
             self._on_device(weights.tensor(item["name"])) for item in self.metadata["params"]
         ]
+        self.window = SlidingWindow.of(self.metadata)
         chunk = self.metadata["prefill_chunk_size"]
         batch = self.metadata["max_batch_size"]
-        self.capacity = capacity or Capacity(batch, self.metadata["context_window_size"], chunk)
+        longest = self.window.size if self.window else self.metadata["context_window_size"]
+        self.capacity = capacity or Capacity(batch, longest, chunk)
         if self.capacity.prefill_chunk > chunk or self.capacity.sequences > batch:
             raise UsageError(
                 f"the library was compiled for prefill chunks of {chunk} tokens and batches of"
@@ -90,6 +98,7 @@ class Engine:
                 "kv_state_end_forward",
                 "kv_state_popn",
                 "kv_state_clear",
+                "attention_kv_cache_enable_sliding_window_for_seq",
                 "reshape",
             )
         }
@@ -98,28 +107,38 @@ class Engine:
             shape([self.capacity.sequences]),
             shape([self.capacity.tokens]),
             shape([self.capacity.prefill_chunk]),
-            shape([_PAGE_SIZE]),
-            shape([0]),
+            shape([PAGE_SIZE]),
+            shape([int(self.window is not None)]),
         )
 
-    def add(self, sequence: int) -> None:
-        """Start an empty sequence under a number of the caller's choice."""
+    def add(self, sequence: int, window: SlidingWindow | None = None) -> None:
+        """Start an empty sequence under a number of the caller's choice.
+
+        Args:
+            sequence: the number.
+            window: that slides over it in place of the library's, if the library's does.
+        """
         self._state["kv_state_add_sequence"](self._cache, sequence)
+        self._slide(sequence, window or self.window)
 
     def remove(self, sequence: int) -> None:
         """Forget a sequence and free its pages."""
         self._state["kv_state_remove_sequence"](self._cache, sequence)
 
     def fork(self, parent: int, child: int) -> None:
-        """Start a sequence that begins with all tokens of another."""
+        """Start a sequence that begins with all tokens of another.
+
+        Where windows slide, the other has no more tokens than its window keeps always.
+        """
         self._state["kv_state_fork_sequence"](self._cache, parent, child, -1)
+        self._slide(child, self.window)
 
     def clear(self) -> None:
         """Forget all sequences."""
         self._state["kv_state_clear"](self._cache)
 
     def pop(self, sequence: int, tokens: int) -> None:
-        """Take the last ``tokens`` positions back."""
+        """Take the last ``tokens`` positions back; not once a window has slid."""
         self._state["kv_state_popn"](self._cache, sequence, tokens)
 
     def prefill(self, sequence: int, tokens: Sequence[int]) -> Logits:
@@ -190,6 +209,11 @@ class Engine:
     def function(self, name: str) -> Any:
         """A function of the library, for what this class has no method for."""
         return self._vm[name]
+
+    def _slide(self, sequence: int, window: SlidingWindow | None) -> None:
+        if window is not None:
+            enable = self._state["attention_kv_cache_enable_sliding_window_for_seq"]
+            enable(self._cache, sequence, window.size, window.sinks)
 
     def _forward(
         self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[int]]

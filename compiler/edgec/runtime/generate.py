@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edgec.errors import UsageError
+from edgec.models.window import SlidingWindow
 from edgec.runtime.sampling import Sampler, SamplingOptions
 from edgec.runtime.stops import StopStrings
 from edgec.runtime.tokenizer import Decoder, StreamDecoder
@@ -103,7 +104,8 @@ def generate(
         tokenizer: makes text of tokens.
         prompt_ids: the prompt's tokens, at least one.
         options: how tokens are chosen.
-        max_tokens: most tokens to generate; None for as many as fit into the context.
+        max_tokens: most tokens to generate; None for as many as fit into the context, which has no
+            end where a window slides.
         stop_ids: tokens that end the answer.
         stop_strings: texts that end the answer.
         sequence: the number that the sequence gets in the engine.
@@ -122,20 +124,27 @@ def generate(
         raise UsageError(
             f"{max_tokens} is out of range", where="max_tokens", remedy="give at least 1"
         )
-    room = min(engine.metadata["context_window_size"], engine.capacity.tokens)
-    if len(prompt_ids) > room:
-        over = len(prompt_ids) - room
-        raise UsageError(
-            f"the prompt has {len(prompt_ids)} tokens, {over} more than the context of {room}",
-            remedy=f"shorten it by {over} tokens, or build with a larger context.length",
-        )
-    # The last token is chosen but never appended, so it needs no room.
-    fitting = room - len(prompt_ids) + 1
-    limit = fitting if max_tokens is None else min(max_tokens, fitting)
+    limit = max_tokens
+    if SlidingWindow.of(engine.metadata) is None:
+        fitting = _fitting(engine, len(prompt_ids))
+        limit = fitting if max_tokens is None else min(max_tokens, fitting)
     run = _Run(engine, tokenizer, options, StopStrings(stop_strings), sequence, clock)
     return run.steps(
         prompt_ids, frozenset(stop_ids), limit, "length" if limit == max_tokens else "context"
     )
+
+
+def _fitting(engine: TextEngine, prompt: int) -> int:
+    """How many tokens fit into the context behind a prompt."""
+    room: int = min(engine.metadata["context_window_size"], engine.capacity.tokens)
+    if prompt > room:
+        over = prompt - room
+        raise UsageError(
+            f"the prompt has {prompt} tokens, {over} more than the context of {room}",
+            remedy=f"shorten it by {over} tokens, or build with a larger context.length",
+        )
+    # The last token is chosen but never appended, so it needs no room.
+    return room - prompt + 1
 
 
 class _Run:
@@ -162,7 +171,7 @@ class _Run:
         self,
         prompt: Sequence[int],
         stop_ids: frozenset[int],
-        limit: int,
+        limit: int | None,
         at_limit: FinishReason,
     ) -> Iterator[Token]:
         self._engine.add(self._sequence)

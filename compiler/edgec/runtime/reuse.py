@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgec.models.window import SlidingWindow
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -56,6 +58,7 @@ class ReusedSequence:
         self._alive = False
         self.metadata = engine.metadata
         self.capacity = engine.capacity
+        self._window = SlidingWindow.of(engine.metadata)
         self.tokens: list[int] = []
         self.prefilled = 0
 
@@ -76,7 +79,8 @@ class ReusedSequence:
         """Make the cache hold ``tokens``; logits ``(vocab,)`` after the last one."""
         # The last token is computed in any case: its logits are wanted.
         kept = min(_common_prefix(self.tokens, tokens), len(tokens) - 1)
-        if not kept:
+        if not kept or (kept < len(self.tokens) and self._has_slid):
+            kept = 0
             self.clear()
         elif kept < len(self.tokens):
             self._take_back(len(self.tokens) - kept)
@@ -86,6 +90,11 @@ class ReusedSequence:
     def decode(self, sequence: int, token: int) -> npt.NDArray[np.float32]:  # noqa: ARG002 - there is one sequence
         """Append one token; logits ``(vocab,)`` after it."""
         return self._append([token])
+
+    @property
+    def _has_slid(self) -> bool:
+        """Whether tokens have left the cache: then none can be taken back."""
+        return self._window is not None and len(self.tokens) > self._window.size
 
     # While the engine works, ``tokens`` is empty: after an error or an interrupt nobody knows what
     # the cache holds, and the next prompt begins anew.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from edgec.artifacts.conversation import Conversation
 from edgec.artifacts.layout import CHAT_CONFIG
 from edgec.errors import CheckpointError, UsageError
+from edgec.models.kv_cache import PAGE_SIZE, kept_tokens, pages
+from edgec.models.window import SlidingWindow
 from edgec.runtime.compatibility import check_runtime
 from edgec.runtime.engine import Capacity
 from edgec.runtime.load import load_engine
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
     from edgec.artifacts.artifact import Artifact
     from edgec.runtime.engine import Engine
-
-_PAGE_SIZE = 16  # tokens in a page of the KV cache, which is allocated in whole pages
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,28 @@ class Session:
 
     @property
     def context(self) -> int:
-        """Tokens that the KV cache has room for."""
+        """Tokens that the KV cache has room for; those that are kept, where a window slides."""
         return self.engine.capacity.tokens
+
+    @property
+    def window(self) -> SlidingWindow | None:
+        """The window that slides over a conversation, if one does."""
+        return SlidingWindow.of(self.chat_config)
 
     @property
     def kv_cache_bytes(self) -> int:
         """Keys and values of a full context."""
         memory = self.artifact.manifest["memory"]
+        if memory.get("sliding_window") is not None:
+            return int(memory["kv_cache_bytes"])
         per_page = int(memory["kv_cache_bytes"]) // _pages(memory["context_length"])
         return per_page * _pages(self.context)
 
     @property
     def kv_bytes_per_token(self) -> int:
         """Keys and values of one position."""
-        return self.kv_cache_bytes // (_pages(self.context) * _PAGE_SIZE)
+        tokens = kept_tokens(self.context, self.window)
+        return self.kv_cache_bytes // (_pages(tokens) * PAGE_SIZE)
 
     @property
     def decode_weights_bytes(self) -> int:
@@ -114,7 +122,17 @@ def open_session(
     check_runtime(artifact.library, runtime)
     artifact.check_before_loading()
     config = artifact.chat_config
-    longest = _size(config, "context_window_size", artifact)
+    window = SlidingWindow.of(config)
+    if window is not None and context not in (None, window.size):
+        raise UsageError(
+            f"the artifact slides a window of {window.size} tokens over its context, which has no"
+            " end",
+            where="context",
+            remedy="leave it out, or build with another context.sliding_window",
+        )
+    longest = _size(
+        config, "context_window_size" if window is None else "sliding_window_size", artifact
+    )
     if context is not None and not 1 <= context <= longest:
         raise UsageError(
             f"a context of {context} tokens is out of range, the artifact was built for {longest}",
@@ -122,7 +140,9 @@ def open_session(
             remedy=f"give 1 to {longest}, or build with a larger context.length",
         )
     tokens = context or longest
-    chunk = min(_size(config, "prefill_chunk_size", artifact), tokens)
+    chunk = _size(config, "prefill_chunk_size", artifact)
+    if window is None:
+        chunk = min(chunk, tokens)
     chosen = set_threads(threads)
     engine = load_engine(
         artifact.library,
@@ -146,4 +166,4 @@ def _size(config: Mapping[str, Any], name: str, artifact: Artifact) -> int:
 
 
 def _pages(tokens: int) -> int:
-    return max(1, -(-tokens // _PAGE_SIZE))
+    return max(1, pages(tokens))

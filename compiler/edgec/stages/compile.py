@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from edgec.artifacts.layout import LIBRARY_FACTS, REFERENCE_KERNELS
 from edgec.artifacts.library_metadata import library_metadata
 from edgec.emitters.spec import LibrarySpec
+from edgec.errors import UnsupportedModelError
 from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
 from edgec.layouts.specs import decode_bytes
 from edgec.models.kv_cache import KVCacheSpec
+from edgec.stages.context_inputs import read_window
 from edgec.stages.model_file import ModelFile
 from edgec.stages.names import FACTS, MODULE
 from edgec.stages.quantization_inputs import read_scheme, read_schemes
@@ -40,6 +42,7 @@ def run(context: StageContext) -> None:
     model = ModelFile.read(context.parents["checkpoint"])
     stored = _stored_tensors(model, inputs)
     cache = KVCacheSpec.from_json(facts["cache"])
+    _check_window(inputs, cache)
     target = tvm.target.Target(dict(inputs["target.tvm"]))
     dump = _Dump(context.local.get("dump_ir"))
     mod = tvm.ir.load_json((imported / MODULE).read_text())
@@ -56,7 +59,7 @@ def run(context: StageContext) -> None:
         "kernels": lowered.kernels,
         "device_kernels": {item.name: item.to_json() for item in needs},
         "runtime_functions": lowered.runtime_functions,
-        "kv_cache_bytes": cache.nbytes(int(inputs["context.length"])),
+        "kv_cache_bytes": _cache_bytes(inputs, cache),
         "decode_weights_bytes": decode_bytes(stored, model.parameters),
     }
     (context.out / LIBRARY_FACTS).write_text(pretty_json(facts_out))
@@ -126,6 +129,7 @@ def _lower(
         model_type=family,
         quantization=facts["scheme"],
         context_length=int(inputs["context.length"]),
+        window=read_window(inputs),
         prefill_chunk=lowering.prefill_chunk,
         max_batch_size=lowering.max_batch_size,
         cache=cache,
@@ -167,8 +171,23 @@ def _check_limits(
 
     limits, name = dict(inputs["target.limits"]), str(inputs["target.name"])
     check_kernels(needs, limits, name)
-    layer = cache.nbytes(int(inputs["context.length"])) // cache.layers
+    layer = _cache_bytes(inputs, cache) // cache.layers
     check_allocations(stored, lowered.largest, layer, limits, name)
+
+
+def _check_window(inputs: Mapping[str, Any], cache: KVCacheSpec) -> None:
+    if read_window(inputs) is not None and not cache.slides:
+        raise UnsupportedModelError(
+            f"this model rotates {cache.rope.rotary_dim} of {cache.head_dim} dimensions of a head,"
+            " and kernels for sliding windows rotate all",
+            where="context.sliding_window",
+            remedy="leave it out",
+        )
+
+
+def _cache_bytes(inputs: Mapping[str, Any], cache: KVCacheSpec) -> int:
+    """Keys and values of one sequence that is as long as it can be."""
+    return cache.sequence_bytes(int(inputs["context.length"]), read_window(inputs))
 
 
 def _tuples(fields: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from edgec.checkpoints import open_checkpoint
 from edgec.files import pretty_json
 from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.runtime.tokenizer import Tokenizer
+from edgec.stages.context_inputs import read_window
 from edgec.stages.model_file import ModelFile
 from edgec.standins import Requirements
 from edgec.verification.built import BuiltLibrary
@@ -61,12 +62,13 @@ def run(context: StageContext) -> None:
         dtype=dtype,
         progress=context.progress,
         extent=built.extent,
+        window=built.window,
     )
     check_agreement(figures)
     report = {"verification": facts, **figures, **kernels}
     (context.out / REPORT).write_text(pretty_json(report))
     if engine is not None:
-        golden = make_golden(engine, samples[0][:_GOLDEN_TOKENS], dtype, shipped)
+        golden = make_golden(engine, samples[0][:_GOLDEN_TOKENS], dtype, shipped, built.window)
         write_golden(context.out / GOLDEN, golden)
 
 
@@ -106,6 +108,7 @@ def _built(context: StageContext, model: ModelFile) -> BuiltLibrary:
         context_length=int(inputs["context.length"]),
         prefill_chunk=int(inputs["context.prefill_chunk"]),
         max_batch_size=int(inputs["context.max_batch_size"]),
+        window=read_window(inputs),
         parameters=sum(math.prod(parameter.shape) for parameter in model.parameters),
         kernels=sorted(facts["kernels"]),
         references=compiled / REFERENCE_KERNELS,
@@ -143,15 +146,18 @@ def _references(
     if not context.inputs["quality.reference"]:
         return None, None
     context.progress.note("loading the reference")
+    window = read_window(context.inputs)
     original = from_checkpoint(
         open_checkpoint(
             str(context.local["source"]),
             Path(str(context.local["base"])),
             seed=int(context.local["seed"]),
             tensors=lambda _config: model.sources,
-        )
+        ),
+        window,
     )
     if dtype == "float32" and not any(schemes.values()):
         # Weights lose nothing when they are stored in float32: one model serves as both.
         return original, original
-    return original, from_artifact(model.config, context.parents["pack"], model.parameters, schemes)
+    packed = context.parents["pack"]
+    return original, from_artifact(model.config, packed, model.parameters, schemes, window)

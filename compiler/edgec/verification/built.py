@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import UsageError
+from edgec.models.kv_cache import PAGE_SIZE, pages
 from edgec.runtime.engine import Capacity
 from edgec.standins import find_standin
 from edgec.verification.kernel_references import References
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from edgec.models.window import SlidingWindow
     from edgec.runtime.engine import Engine
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import Observer
@@ -40,6 +42,7 @@ class BuiltLibrary:
         context_length: tokens that the library was compiled for.
         prefill_chunk: tokens of the longest prefill.
         max_batch_size: sequences.
+        window: that slides over the context, if one does.
         parameters: numbers in the model's weights.
         kernels: names of all of its kernels.
         references: ``kernels.json``; may be absent.
@@ -52,6 +55,7 @@ class BuiltLibrary:
     context_length: int
     prefill_chunk: int
     max_batch_size: int
+    window: SlidingWindow | None
     parameters: int
     kernels: Sequence[str]
     references: Path
@@ -107,12 +111,19 @@ class BuiltLibrary:
             self.requirements,
             capacity=Capacity(
                 sequences=min(sequences, self.max_batch_size),
-                tokens=min(self.context_length, sequences * longest),
+                tokens=self._tokens(longest, sequences),
                 prefill_chunk=min(self.prefill_chunk, self.context_length),
             ),
             checked=checked,
             observer=observer,
         )
+
+    def _tokens(self, longest: int, sequences: int) -> int:
+        """Room in the cache for some sequences of at most ``longest`` tokens."""
+        if self.window is None:
+            return min(self.context_length, sequences * longest)
+        # Each may fill pages of its own in part.
+        return sequences * pages(min(longest, self.window.size)) * PAGE_SIZE
 
     def check_kernels(self, tokens: Sequence[int]) -> dict[str, Any]:
         """Run each kernel beside its reference, with every memory access checked.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgec.models.window import SlidingWindow
 from edgec.verification.steps import fresh_sequences
 
 if TYPE_CHECKING:
@@ -16,11 +17,12 @@ _PREFILL = 37
 _DECODES = 2
 _BATCH = 3
 _CHUNKS = (5, 1, 11)
+_SLIDES, _SLIDING = 13, 0  # tokens of a prefill, and the sequence's number
 _FORKED = 3  # tokens: a part of a page, which a fork has to copy
 
 
 def exercise(engine: Engine, tokens: Sequence[int]) -> Logits:
-    """Prefill 37 tokens and decode; in chunks; forked; 3 ragged sequences at once.
+    """Prefill 37 tokens and decode; in chunks; forked; sliding; 3 ragged sequences at once.
 
     Args:
         engine: without live sequences.
@@ -33,8 +35,11 @@ def exercise(engine: Engine, tokens: Sequence[int]) -> Logits:
     prompt, more = list(tokens[:longest]), list(tokens[longest : longest + _DECODES])
     _decode(engine, prompt, more)
     _chunks(engine, prompt)
-    if engine.capacity.sequences > 1:
-        _fork(engine, prompt[:_FORKED], more)
+    if engine.window is not None:
+        _slide(engine, prompt, more)
+    forked = min(_FORKED, engine.window.sinks) if engine.window else _FORKED
+    if engine.capacity.sequences > 1 and forked:
+        _fork(engine, prompt[:forked], more)
     return _batch(engine, prompt, more)
 
 
@@ -56,6 +61,22 @@ def _chunks(engine: Engine, prompt: list[int]) -> None:
             start += size
         if prompt[start:]:
             engine.all_logits(sequence, prompt[start:])
+
+
+def _slide(engine: Engine, prompt: list[int], more: list[int]) -> None:
+    """Windows that are shorter than the prompt, with first tokens to the middle of a page or none.
+
+    So the first and the last page are filled in part, and the kernels meet pages out of order.
+    """
+    for window in (SlidingWindow(21, 3), SlidingWindow(20, 0), SlidingWindow(36, 18)):
+        engine.add(_SLIDING, window)
+        try:
+            for start in range(0, len(prompt), _SLIDES):
+                engine.prefill(_SLIDING, prompt[start : start + _SLIDES])
+            for token in more:
+                engine.decode(_SLIDING, token)
+        finally:
+            engine.remove(_SLIDING)
 
 
 def _fork(engine: Engine, prompt: list[int], more: list[int]) -> None:

@@ -10,18 +10,21 @@ import numpy.typing as npt
 
 from edgec.errors import VerificationError
 from edgec.verification.figures import largest_difference, require_finite, rounded
-from edgec.verification.steps import STEPS, all_logits
+from edgec.verification.steps import STEPS, all_logits, calls
 from edgec.verification.tolerance import tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgec.models.window import SlidingWindow
     from edgec.quantization.schemes import FloatType
     from edgec.verification.interfaces import Engine, Logits, Model
 
 # Logits of both kinds together; tokens and the header are far below the rest of 4 MiB.
 _LOGIT_BYTES = (4 << 20) - (256 << 10)
 _MOST_TOKENS = 4096
+# Ways in which tokens come as in ``all_logits``.
+_WHOLE = ("all_logits", "prefill")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,11 @@ class Golden:
 
 
 def make_golden(
-    engine: Engine, tokens: Sequence[int], dtype: FloatType, reference: Model | None = None
+    engine: Engine,
+    tokens: Sequence[int],
+    dtype: FloatType,
+    reference: Model | None = None,
+    window: SlidingWindow | None = None,
 ) -> Golden:
     """Run the artifact, and the reference if there is one, on a sequence.
 
@@ -57,19 +64,22 @@ def make_golden(
         tokens: at least 2; those beyond the context or 4096 are left out.
         dtype: of the activations.
         reference: with the shipped weights.
+        window: that slides over the context.
 
     Raises:
         VerificationError: artifact and reference differ by more than the tolerance, or the logits
             aren't finite numbers.
     """
-    ids = list(tokens[: min(_MOST_TOKENS, engine.capacity.tokens)])
+    most = _MOST_TOKENS if window else min(_MOST_TOKENS, engine.capacity.tokens)
+    ids = list(tokens[:most])
     logits = all_logits(engine, ids)
     kinds = 1 if reference is None else 2
     rows = max(1, _LOGIT_BYTES // (kinds * logits.shape[1] * logits.itemsize))
     positions = _spread(len(ids), rows)
     kept = logits[positions]
     require_finite(kept, "the artifact")
-    expected = None if reference is None else reference.logits(ids)[positions]
+    parts = calls("all_logits", len(ids), engine.capacity.prefill_chunk)
+    expected = None if reference is None else reference.logits(ids, parts)[positions]
     scale = float(np.max(np.abs(kept if expected is None else expected)))
     limit = rounded(tolerance(dtype, scale))
     golden = Golden(np.asarray(ids, np.int32), positions, kept, expected, limit)
@@ -80,8 +90,16 @@ def make_golden(
     return golden
 
 
-def check_golden(engine: Engine, golden: Golden) -> dict[str, Any]:
+def check_golden(
+    engine: Engine, golden: Golden, window: SlidingWindow | None = None
+) -> dict[str, Any]:
     """Run the artifact again, in every way that takes one sequence, and compare.
+
+    Args:
+        engine: the artifact, with the prefill chunk that the outputs were made with.
+        golden: outputs.
+        window: that slides over the context: once it has, logits depend on how many tokens come at
+            a time, and only ways that are alike in that are compared.
 
     Returns:
         ``positions`` (how many), ``tolerance``, and ``max |difference of logits|`` by way
@@ -92,7 +110,7 @@ def check_golden(engine: Engine, golden: Golden) -> dict[str, Any]:
         VerificationError: a difference is above the tolerance, logits aren't finite numbers, or
             the golden file belongs to another model.
     """
-    if len(golden.tokens) > engine.capacity.tokens:
+    if window is None and len(golden.tokens) > engine.capacity.tokens:
         raise VerificationError(
             f"has {len(golden.tokens)} tokens, more than the context of {engine.capacity.tokens}",
             where="golden outputs",
@@ -108,7 +126,7 @@ def check_golden(engine: Engine, golden: Golden) -> dict[str, Any]:
 
         def compare(position: int, got: Logits, way: str = way) -> None:
             row = row_of.get(position)
-            if row is None:
+            if row is None or (window and position > window.size and way not in _WHOLE):
                 return
             for kind, table in kept.items():
                 error = largest_difference(got, table[row], f"the artifact ({way})")

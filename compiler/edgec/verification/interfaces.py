@@ -62,5 +62,9 @@ class Engine(Protocol):
 class Model(Protocol):
     """A model without state."""
 
-    def logits(self, ids: list[int]) -> Logits:
-        """Logits ``(n, vocab)`` after each of ``n`` tokens from an empty context."""
+    def logits(self, ids: list[int], calls: Sequence[int] = ()) -> Logits:
+        """Logits ``(n, vocab)`` after each of ``n`` tokens from an empty context.
+
+        ``calls``: how many of them come at a time, which matters where a window slides; by default
+        all at once.
+        """

@@ -12,6 +12,7 @@ from edgec.checkpoints import open_checkpoint, open_source
 from edgec.errors import UsageError, VerificationError
 from edgec.files import sha256_file
 from edgec.models.causal_lm_parameters import model_parameters
+from edgec.models.window import SlidingWindow
 from edgec.quantization.plan import tensor_schemes
 from edgec.quantization.schemes import find_scheme
 from edgec.recipe import Recipe, find_recipe, load_recipe
@@ -97,12 +98,14 @@ def references(artifact: Artifact, original: Original) -> tuple[Reference, Refer
     schemes = tensor_schemes(
         original.parameters, scheme, quantization.group_size, quantization.overrides
     )
-    first = from_checkpoint(original.checkpoint)
+    context = original.recipe.context
+    window = SlidingWindow.of_recipe(context.sliding_window, context.attention_sinks)
+    first = from_checkpoint(original.checkpoint, window)
     if scheme.dtype == "float32" and not any(schemes.values()):
         # Weights lose nothing when they are stored in float32: one model serves as both.
         return first, first
     shipped = from_artifact(
-        original.checkpoint.config, artifact.model, original.parameters, schemes
+        original.checkpoint.config, artifact.model, original.parameters, schemes, window
     )
     return first, shipped
 

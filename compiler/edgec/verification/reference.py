@@ -17,6 +17,7 @@ from edgec.layouts.tensor_cache import TensorCache
 from edgec.layouts.unpack import unpacked_rows
 from edgec.runtime.threads import usable_cpus
 from edgec.verification.figures import BLOCK
+from edgec.verification.streaming import ATTENTION, Stream, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from edgec.checkpoints.checkpoint import Checkpoint
     from edgec.models.parameters import Parameter, Source
+    from edgec.models.window import SlidingWindow
     from edgec.quantization.schemes import TensorScheme
     from edgec.verification.interfaces import Logits
 
@@ -51,20 +53,35 @@ class Reference:
 
     Args:
         model: with its weights.
+        window: that slides over the context; None to see all of it.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, window: SlidingWindow | None = None) -> None:
         self._model = model
+        self._stream = None if window is None else Stream(model, window)
 
-    def logits(self, ids: list[int]) -> Logits:
+    def logits(self, ids: list[int], calls: Sequence[int] = ()) -> Logits:
         """Logits after each token.
 
         Args:
             ids: ``n`` token ids, from an empty context.
+            calls: how many of them come at a time, which matters where a window slides; by default
+                all at once.
 
         Returns:
             Float32 ``(n, vocab)``.
         """
+        if self._stream is None:
+            return self._forward(ids)
+        self._stream.clear()
+        parts, start = [], 0
+        for count in calls or (len(ids),):
+            parts.append(self._forward(ids[start : start + count]))
+            start += count
+        assert start == len(ids), "the calls take all tokens"
+        return np.concatenate(parts)
+
+    def _forward(self, ids: list[int]) -> Logits:
         import torch  # noqa: PLC0415 - an extra
 
         with torch.inference_mode():
@@ -74,7 +91,9 @@ class Reference:
 
 
 def reference_model(
-    config: dict[str, Any], fill: Callable[[str, npt.NDArray[np.float32]], None]
+    config: dict[str, Any],
+    fill: Callable[[str, npt.NDArray[np.float32]], None],
+    window: SlidingWindow | None = None,
 ) -> Reference:
     """Build a model and let ``fill`` write its weights in place: they are in memory once.
 
@@ -84,6 +103,7 @@ def reference_model(
         config: the content of ``config.json``.
         fill: writes the tensor of a name into a C-contiguous float32 array of its shape. It is
             called once for each tensor; of tied ones, for the first.
+        window: that slides over the context; None to see all of it.
 
     Raises:
         ToolchainError: torch or transformers is missing or too old for this model.
@@ -99,9 +119,12 @@ def reference_model(
         )
     kept = {name: value for name, value in config.items() if name not in _NOT_OURS}
     settings = transformers.CONFIG_MAPPING[model_type].from_dict(kept)
+    register(transformers)
     with _without_random_numbers(torch):
         model = transformers.AutoModelForCausalLM.from_config(
-            settings, dtype=torch.float32, attn_implementation="eager"
+            settings,
+            dtype=torch.float32,
+            attn_implementation="eager" if window is None else ATTENTION,
         )
     model.eval().requires_grad_(requires_grad=False)
     filled: set[int] = set()
@@ -109,18 +132,18 @@ def reference_model(
         if tensor.data_ptr() not in filled:
             filled.add(tensor.data_ptr())
             fill(name, tensor.numpy())
-    return Reference(model)
+    return Reference(model, window)
 
 
-def from_checkpoint(checkpoint: Checkpoint) -> Reference:
-    """The original model.
+def from_checkpoint(checkpoint: Checkpoint, window: SlidingWindow | None = None) -> Reference:
+    """The original model, with the artifact's window if it has one.
 
     Raises:
         ToolchainError: torch or transformers is missing.
         CheckpointError: a tensor is missing or can't be read.
     """
     return reference_model(
-        checkpoint.config, lambda name, out: checkpoint.rows_into(name, 0, len(out), out)
+        checkpoint.config, lambda name, out: checkpoint.rows_into(name, 0, len(out), out), window
     )
 
 
@@ -129,6 +152,7 @@ def from_artifact(
     weights: Path,
     parameters: Sequence[Parameter],
     schemes: Mapping[str, TensorScheme | None],
+    window: SlidingWindow | None = None,
 ) -> Reference:
     """The model with the shipped weights: codes times scales, in float32.
 
@@ -137,6 +161,7 @@ def from_artifact(
         weights: a weight folder in the MLC layout.
         parameters: of the model; each is split into the checkpoint tensors it was made of.
         schemes: how each is stored, by its name.
+        window: that slides over the context; None to see all of it.
 
     Raises:
         ToolchainError: torch or transformers is missing.
@@ -161,7 +186,7 @@ def from_artifact(
                 cache, parameter, schemes[parameter.name], begin, begin + len(part)
             )
 
-    reference = reference_model(config, fill)
+    reference = reference_model(config, fill, window)
     if unused:
         raise _other_model("no such tensor", f"the artifact has {min(unused)}")
     return reference

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.errors import UsageError, VerificationError
+from edgec.models.window import SlidingWindow
 from edgec.quantization.schemes import find_scheme
 from edgec.runtime.compatibility import check_runtime
 from edgec.standins import Requirements
@@ -105,7 +106,8 @@ def repeat_golden(artifact: Artifact, standin: str | None = None) -> dict[str, A
     if not artifact.golden.is_file():
         return None
     golden = read_golden(artifact.golden)
-    return check_golden(_built(artifact, standin).open(len(golden.tokens), sequences=1), golden)
+    built = _built(artifact, standin)
+    return check_golden(built.open(len(golden.tokens), sequences=1), golden, built.window)
 
 
 def repeat_reference(
@@ -148,6 +150,7 @@ def repeat_reference(
         dtype=find_scheme(original.recipe.quantization.scheme).dtype,
         progress=progress,
         extent=built.extent,
+        window=built.window,
     )
     text = artifact.report.get("text") or {}
     report["text"]["same"] = text.get("digest") == report["text"]["digest"]
@@ -165,6 +168,9 @@ def _built(artifact: Artifact, standin: str | None) -> BuiltLibrary:
     """An artifact's library as its manifest describes it."""
     manifest = artifact.manifest
     runtime, sizes = manifest["runtime"], manifest["recipe"]["context"]
+    # What the library has, which may be less than the recipe asks for.
+    config = artifact.chat_config
+    batch = config.get("model_config", {}).get("max_batch_size", sizes["max_batch_size"])
     check_runtime(artifact.library, runtime)
     return BuiltLibrary(
         path=artifact.library,
@@ -177,8 +183,9 @@ def _built(artifact: Artifact, standin: str | None) -> BuiltLibrary:
             limits=manifest.get("limits", {}),
         ),
         context_length=int(manifest["memory"]["context_length"]),
-        prefill_chunk=int(sizes["prefill_chunk"]),
-        max_batch_size=int(sizes["max_batch_size"]),
+        prefill_chunk=int(config["prefill_chunk_size"]),
+        max_batch_size=int(batch),
+        window=SlidingWindow.of_recipe(sizes.get("sliding_window"), sizes.get("attention_sinks")),
         parameters=int(manifest["model"]["parameters"]),
         kernels=sorted(manifest["kernels"].get("by_name", {})),
         references=artifact.reference_kernels,

@@ -9,13 +9,14 @@ from edgec.errors import UsageError
 from edgec.verification.figures import rounded
 from edgec.verification.paths import path_errors
 from edgec.verification.statistics import Comparison
-from edgec.verification.steps import all_logits
+from edgec.verification.steps import STEPS, all_logits, calls
 from edgec.verification.text import text_digest
 from edgec.verification.tolerance import tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgec.models.window import SlidingWindow
     from edgec.progress import Progress
     from edgec.quantization.schemes import FloatType
     from edgec.verification.interfaces import Engine, Logits, Model
@@ -69,6 +70,7 @@ def verify(
     dtype: FloatType,
     progress: Progress,
     extent: Extent = WHOLE,
+    window: SlidingWindow | None = None,
 ) -> Report:
     """Measure; ``verdict`` judges.
 
@@ -85,6 +87,7 @@ def verify(
         dtype: of the artifact's activations.
         progress: is told of tokens.
         extent: how much of the text the artifact is run on; the references see all of it.
+        window: that slides over the context of the artifact and of both models.
 
     Returns:
         ``text`` (``documents``, ``windows``, ``tokens``, ``digest``, and ``artifact_tokens``, those
@@ -99,7 +102,7 @@ def verify(
         UsageError: a window is longer than the artifact's context.
         VerificationError: the shapes of logits differ or they aren't finite numbers.
     """
-    if engine is not None:
+    if engine is not None and window is None:
         _check_capacity(engine, windows)
     tested = (
         [] if engine is None else [ids[: extent.path_tokens] for ids in windows[:_PATH_WINDOWS]]
@@ -107,7 +110,9 @@ def verify(
     run_on = [] if engine is None else extent.cut(windows)
     tokens = sum(map(len, windows))
     referenced = original is not None or shipped is not None
-    progress.start(sum(map(len, tested)) + (tokens if referenced else 0), "tokens")
+    # Each way to call it and a batch have expected logits of their own where a window slides.
+    expected = sum(map(len, tested)) * (1 if window is None else len(STEPS) + 1)
+    progress.start(expected + (tokens if referenced else 0), "tokens")
     report: Report = {
         "text": {
             "documents": [document.name for document in documents],
@@ -122,7 +127,7 @@ def verify(
         report.update(_compare(engine, original, shipped, windows, run_on, progress))
     if engine is not None:
         progress.note("comparing prefill, decode and batches")
-        report["paths"] = _compare_paths(engine, shipped, tested, progress)
+        report["paths"] = _compare_paths(engine, shipped, tested, progress, window)
     for section in {"compiler", "paths"} & report.keys():
         figures = report[section]
         figures["tolerance"] = rounded(tolerance(dtype, figures["logit_scale"]))
@@ -140,15 +145,21 @@ def _check_capacity(engine: Engine, windows: Sequence[list[int]]) -> None:
 
 
 def _compare_paths(
-    engine: Engine, shipped: Model | None, windows: Sequence[list[int]], progress: Progress
+    engine: Engine,
+    shipped: Model | None,
+    windows: Sequence[list[int]],
+    progress: Progress,
+    window: SlidingWindow | None,
 ) -> Report:
     """The section that compares the ways to call one artifact."""
 
-    def expected(ids: list[int]) -> Logits:
+    def expected(ids: list[int], parts: Sequence[int]) -> Logits:
         progress.advance(len(ids))
-        return all_logits(engine, ids) if shipped is None else shipped.logits(ids)
+        if shipped is None:
+            return all_logits(engine, ids, parts)
+        return shipped.logits(ids, parts)
 
-    errors = path_errors(engine, windows, expected)
+    errors = path_errors(engine, windows, expected, window)
     return {**errors, "against": "all_logits" if shipped is None else "shipped"}
 
 
@@ -173,12 +184,16 @@ def _compare(
     }
     for number, ids in enumerate(windows):
         logits: dict[str, Logits] = {}
+        parts = (
+            [] if engine is None else calls("all_logits", len(ids), engine.capacity.prefill_chunk)
+        )
         if engine is not None and number < len(run_on):
             logits[ARTIFACT] = all_logits(engine, run_on[number])
         if shipped is not None:
-            logits[SHIPPED] = shipped.logits(ids)
+            logits[SHIPPED] = shipped.logits(ids, parts)
         if original is not None:
-            logits[ORIGINAL] = logits[SHIPPED] if original is shipped else original.logits(ids)
+            same = original is shipped
+            logits[ORIGINAL] = logits[SHIPPED] if same else original.logits(ids, parts)
         for section, comparison in comparisons.items():
             first, second = pairs[section]
             if not logits.keys() >= {first, second}:

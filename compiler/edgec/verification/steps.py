@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgec.verification.interfaces import Logits
 
@@ -42,10 +44,40 @@ def fresh_sequences(engine: Engine, count: int) -> Iterator[range]:
             engine.remove(number)
 
 
-def all_logits(engine: Engine, tokens: Sequence[int]) -> Logits:
-    """The logits ``(n, vocab)`` of every position, from an empty context."""
+def calls(way: str, count: int, chunk: int) -> list[int]:
+    """How many of ``count`` tokens come at a time.
+
+    Args:
+        way: a name in ``STEPS``.
+        count: at least 1.
+        chunk: the engine's ``capacity.prefill_chunk``.
+    """
+    if way == "decode":
+        return [1] * count
+    sizes = cycle(_CHUNKS) if way == "chunked_prefill" else repeat(chunk)
+    parts: list[int] = []
+    while count:
+        parts.append(min(next(sizes), chunk, count))
+        count -= parts[-1]
+    return parts
+
+
+def all_logits(engine: Engine, tokens: Sequence[int], parts: Sequence[int] = ()) -> Logits:
+    """The logits ``(n, vocab)`` of every position, from an empty context.
+
+    Args:
+        engine: an artifact.
+        tokens: at least one.
+        parts: how many of them come at a time; by default as many as the engine takes.
+    """
     with fresh_sequences(engine, 1):
-        return engine.all_logits(0, tokens)
+        if not parts:
+            return engine.all_logits(0, tokens)
+        found, start = [], 0
+        for size in parts:
+            found.append(engine.all_logits(0, tokens[start : start + size]))
+            start += size
+        return np.concatenate(found)
 
 
 def whole_prefill(engine: Engine, tokens: Sequence[int], visit: Visit) -> None:
@@ -56,12 +88,11 @@ def whole_prefill(engine: Engine, tokens: Sequence[int], visit: Visit) -> None:
 
 def chunked_prefill(engine: Engine, tokens: Sequence[int], visit: Visit) -> None:
     """In small uneven chunks; visits the last position of each."""
-    sizes = cycle(_CHUNKS)
     with fresh_sequences(engine, 1):
         start = 0
-        while start < len(tokens):
-            chunk = tokens[start : start + min(next(sizes), engine.capacity.prefill_chunk)]
-            start += len(chunk)
+        for size in calls("chunked_prefill", len(tokens), engine.capacity.prefill_chunk):
+            chunk = tokens[start : start + size]
+            start += size
             visit(start - 1, engine.prefill(0, chunk))
 
 

@@ -150,6 +150,9 @@ def _origin_lines(manifest: Mapping[str, Any]) -> list[Line]:
         ("model", f"{model['family']}, {format_count(model['parameters'])} parameters"),
         ("scheme", f"{quantization['scheme']}, quantized by {quantization['method']}"),
     ]
+    context = manifest["recipe"].get("context", {})
+    if window := context.get("sliding_window"):
+        lines.append(("window", f"{window} tokens, the first {context['attention_sinks']} of all"))
     if overrides := manifest.get("overrides"):
         lines.insert(1, ("overrides", ", ".join(overrides)))
     return lines

@@ -1,0 +1,17 @@
+"""The part of the stages' inputs that says how long a context is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgec.models.window import SlidingWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def read_window(inputs: Mapping[str, Any]) -> SlidingWindow | None:
+    """The sliding window in a stage's inputs; None where a context ends."""
+    return SlidingWindow.of_recipe(
+        inputs["context.sliding_window"], inputs["context.attention_sinks"]
+    )
