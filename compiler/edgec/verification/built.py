@@ -105,6 +105,10 @@ class BuiltLibrary:
             ToolchainError: the stand-in can't run the library on this machine.
             VerificationError: the library is damaged.
         """
+        if self.window is not None and self.emulated:
+            # TVM's cache can't tell devices other than CPUs and CUDA, and so not a stand-in, of
+            # more than one sequence's window in a call.
+            sequences = 1
         return find_standin(self.standin).open_engine(
             self.path,
             self.weights,
