@@ -33,15 +33,15 @@ from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
 from edgec.passes.replace_cache_kernels_gpu import ReplaceCacheKernelsGPU
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
-from edgec.scheduling.kernels import cpu_logits, gpu_logits
+from edgec.scheduling.kernels import cpu_logits, gpu_linear, gpu_logits, gpu_tiles
 from edgec.scheduling.kernels.cpu_matmul import linear_kernels
-from edgec.scheduling.kernels.gpu_linear import linear_kernel
 from edgec.scheduling.kernels.gpu_work_group import Limits
 from edgec.scheduling.rules.cpu import CPUElementwise
 from edgec.scheduling.rules.gpu import default_rules, matmul_rule
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
+    from edgec.scheduling.kernels.linear import LinearKernels
 
 SAMPLERS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("cuda", "metal", "vulkan"), SAMPLER_FUNCTIONS),
@@ -141,7 +141,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             [
                 StoreWeights(lowering.stored_weights),
                 FuseAddNorm(limits),
-                LowerLinear(linear_kernel),
+                LowerLinear(linear_kernels_for(target)),
                 LowerQuantizedTake(),
             ],
         ),
@@ -157,6 +157,12 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             ],
         ),
     ]
+
+
+def linear_kernels_for(target: tvm.target.Target) -> LinearKernels:
+    """The kernels of linear layers on a GPU: loops for the rules, or in browsers by hand."""
+    by_hand = target.kind.name == "webgpu"
+    return gpu_tiles.linear_kernel if by_hand else gpu_linear.linear_kernel
 
 
 def _common(lowering: Lowering, target: tvm.target.Target) -> list[Any]:

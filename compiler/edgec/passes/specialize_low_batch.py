@@ -33,6 +33,8 @@ class SpecializeLowBatch:
             if not isinstance(function, tirx.PrimFunc) or not function.attrs.get(LINEAR):
                 continue
             rows = function.params[0].shape[0]
+            if function.attrs.get("tirx.is_scheduled"):
+                continue
             if isinstance(rows, tirx.IntImm):
                 continue
             mod.update_func(var, _choose(function, rows, self.rule, target))
