@@ -14,6 +14,8 @@ import pytest
 from edgec.emitters.web.toolchain import find_web_toolchain
 from edgec.errors import EdgecError, ToolchainError
 from edgec.standins import npm, toolbox
+from edgec.standins.dawn.adapter import driver_environment
+from edgec.standins.webllm.browser import find_browser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,8 @@ _FINDERS: dict[str, Callable[[], object]] = {
     "wgpu": _wgpu,
     "wasmtime": _wasmtime,
     "web toolchain": find_web_toolchain,
+    "dawn": driver_environment,
+    "chromium": find_browser,
     "node": npm.node,
 }
 
