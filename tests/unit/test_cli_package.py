@@ -105,9 +105,9 @@ def test_urls_by_model() -> None:
         (["https://x.org/a"], "it isn't said whose weights these are; write MODEL=URL"),
         (["toi-q4f16_1=https://x.org/a"], "there is no model toi-q4f16_1"),
         (["toy-q4f16_1=https://x.org/a", "toy-q4f16_1=https://x.org/b"], "has two URLs"),
-        (["toy-q4f16_1=http://x.org/a"], "phones download from https://"),
+        (["toy-q4f16_1=http://x.org/a"], "apps download from https://"),
         (["toy-q4f16_1=https://x.org/a?token=1"], "without a query"),
-        (["toy-q4f16_1=https://[x"], "phones download from https://"),
+        (["toy-q4f16_1=https://[x"], "apps download from https://"),
         (["toy-q4f16_1=HF://toy"], "a repository of the hub has an owner and a name"),
         (
             ["toy-q4f16_1=https://x.org/a/resolve/main"],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgec.libraries.open import LibraryFile
 
 OBJECTS = "model.tar"
+MODULE = "model.wasm"
 _BLOB = "__tvm_ffi__library_bin"
 _HUB = "HF://"
 _HUB_URL = "https://huggingface.co/"
@@ -50,7 +51,8 @@ class PackagedModel:
         artifact: where it comes from.
         model_id: its name in the app and the name of its folder.
         model_lib: its library's name in the app: the prefix of its symbols without the last ``_``.
-        library: its objects.
+            A module for browsers has symbols without a prefix, and the name of the manifest.
+        library: its objects, or a module for browsers.
         objects: the file that they are in.
         files: what the engine loads: the chat config, the tokenizer, the index of the weights and
             their shards, in this order.
@@ -108,37 +110,48 @@ def read_model(artifact: Artifact, *, url: str | None, bundled: bool) -> Package
     """Look at an artifact, of which every file is as its manifest says.
 
     Raises:
-        UsageError: it isn't for a platform whose apps link libraries in.
+        UsageError: it isn't for phones or browsers.
         VerificationError: its library or its index of weights is damaged, or another model's.
     """
     listed: Mapping[str, Mapping[str, object]] = artifact.manifest["files"]
-    objects = f"{LIBRARY_FOLDER}/{OBJECTS}"
-    if objects not in listed:
+    found = [name for name in (OBJECTS, MODULE) if f"{LIBRARY_FOLDER}/{name}" in listed]
+    if not found:
         raise UsageError(
-            f"it is for {artifact.manifest['target']} and has no {objects}, the objects that are"
-            " linked into an app",
+            f"it is for {artifact.manifest['target']} and has neither lib/{OBJECTS}, the objects that"
+            f" are linked into an app, nor lib/{MODULE}, the module that a browser loads",
             where=str(artifact.folder),
             remedy=_remedy(artifact),
         )
-    library = open_library(artifact.folder / objects)
-    model_lib = library.prefix.removesuffix("_")
-    stated = artifact.manifest.get("model_lib", model_lib)
-    if stated != model_lib or not _NAME.fullmatch(model_lib):
-        raise VerificationError(
-            f"its symbols begin with {library.prefix!r}, and the manifest names it {stated!r}",
-            where=str(artifact.folder / objects),
-            remedy="build the artifact again with edgec build",
-        )
+    library = open_library(artifact.folder / LIBRARY_FOLDER / found[0])
+    model_lib = _model_lib(artifact, library)
     return PackagedModel(
         artifact=artifact,
         model_id=model_id(artifact),
         model_lib=model_lib,
         library=library,
-        objects=_file(artifact, LIBRARY_FOLDER, OBJECTS),
+        objects=_file(artifact, LIBRARY_FOLDER, found[0]),
         files=_files(artifact),
         url=url,
         bundled=bundled,
     )
+
+
+def _model_lib(artifact: Artifact, library: LibraryFile) -> str:
+    """The library's name in apps."""
+    named = artifact.manifest.get("model_lib")
+    if library.form == "wasm":
+        fits = named is not None and not library.prefix
+        found = str(named)
+    else:
+        found = library.prefix.removesuffix("_")
+        fits = named in {None, found}
+    if not fits or not _NAME.fullmatch(found):
+        raise VerificationError(
+            f"its symbols begin with {library.prefix!r}, and the manifest names it {named!r}",
+            where=str(library.path),
+            remedy="build the artifact again with edgec build",
+        )
+    return found
 
 
 def _files(artifact: Artifact) -> tuple[SourceFile, ...]:
@@ -167,10 +180,14 @@ def _file(artifact: Artifact, folder: str, name: str) -> SourceFile:
 def _remedy(artifact: Artifact) -> str:
     """The recipe's artifacts that would do, or how to get one."""
     fitting = sorted(
-        folder.parent.parent
-        for folder in artifact.folder.parent.glob(f"*/{LIBRARY_FOLDER}/{OBJECTS}")
+        path.parent.parent
+        for name in (OBJECTS, MODULE)
+        for path in artifact.folder.parent.glob(f"*/{LIBRARY_FOLDER}/{name}")
     )
     if fitting:
         return f"name {fitting[0]}"
     name = artifact.manifest["name"]
-    return f"build it for a phone, as in edgec build {name} -t android-adreno or -t ios-metal"
+    return (
+        f"build it for a phone or a browser, as in edgec build {name} -t android-adreno, -t ios-metal"
+        " or -t webgpu"
+    )

@@ -12,6 +12,7 @@ from edgec.packaging.android import android_content
 from edgec.packaging.folder import check_replaceable, package_manifest, write_package
 from edgec.packaging.ios import ios_content
 from edgec.packaging.model import model_id, read_model
+from edgec.packaging.web import web_content
 from edgec.progress import Silent
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from edgec.packaging.model import PackagedModel
     from edgec.progress import Progress
 
-ANDROID, IOS = "android", "ios"
+ANDROID, IOS, WEB = "android", "ios", "web"
+APPS = (ANDROID, IOS, WEB)
 DELIVERIES = ("install-time", "fast-follow", "on-demand")
-_CONTENT = {ANDROID: android_content, IOS: ios_content}
+_CONTENT = {ANDROID: android_content, IOS: ios_content, WEB: web_content}
+_CALLED = {ANDROID: "Android", IOS: "iOS", WEB: "browsers"}
 _HUB = "HF://"
 
 
@@ -34,7 +37,7 @@ class Package:
     """A package that can be written.
 
     Attributes:
-        platform: ``"android"`` or ``"ios"``.
+        platform: one of ``APPS``.
         models: what is in it.
         content: its files, the manifest not among them.
         manifest: content of ``edgec-package.json``.
@@ -70,6 +73,7 @@ def plan_package(
     urls: Mapping[str, str],
     bundle: bool,
     delivery: str | None,
+    app: str | None = None,
 ) -> Package:
     """Lay out a package.
 
@@ -79,11 +83,14 @@ def plan_package(
         bundle: whether the models that are named are bundled too.
         delivery: when the app store delivers bundled weights, one of ``DELIVERIES``; None if the
             weights are part of the app or brought to the device by other means.
+        app: what the package must be for, one of ``APPS``; None for what the artifacts are for.
 
     Raises:
-        UsageError: the artifacts can't be in one package, or a URL can't be used.
+        UsageError: the artifacts can't be in one package, or in one for ``app``, or a URL can't be
+            used.
         VerificationError: a file of an artifact is missing or damaged.
         BuildError: the weights don't fit into what the store delivers.
+        ToolchainError: WebLLM, which a package for browsers has in it, can't be had.
     """
     assert urls.keys() <= {model_id(artifact) for artifact in artifacts}
     models = []
@@ -97,7 +104,7 @@ def plan_package(
             where=f"--delivery {delivery}",
             remedy="add --bundle-weights, or leave --delivery out",
         )
-    platform = _platform(models)
+    platform = _platform(models, app)
     _check_names(models)
     content = _CONTENT[platform](models, delivery)
     facts = {
@@ -170,13 +177,13 @@ def _check_url(url: str, word: str) -> None:
         parts = urlsplit("")
     if parts.scheme != "https" or not parts.netloc or parts.query or parts.fragment:
         raise UsageError(
-            "phones download from https:// addresses without a query, or from HF://OWNER/NAME",
+            "apps download from https:// addresses without a query, or from HF://OWNER/NAME",
             where=where,
             remedy="write one of these",
         )
     if "/resolve/" in f"{parts.path}/":
         raise UsageError(
-            "MLC's apps add /resolve/main/FILE to the address themselves",
+            "MLC's apps and WebLLM add /resolve/main/FILE to the address themselves",
             where=where,
             remedy=f"write {url.partition('/resolve/')[0]}",
         )
@@ -200,27 +207,37 @@ def _same(name: str, first: Artifact, second: Artifact) -> UsageError:
     )
 
 
-def _platform(models: Sequence[PackagedModel]) -> str:
+def _platform(models: Sequence[PackagedModel], app: str | None) -> str:
     found = {_platform_of(model): model for model in models}
     if len(found) > 1:
-        first, second = (str(found[name].artifact.folder) for name in sorted(found))
+        first, second = sorted(found)[:2]
         raise UsageError(
-            f"{first} is for Android and {second} for iOS",
+            f"{found[first].artifact.folder} is for {_CALLED[first]} and"
+            f" {found[second].artifact.folder} for {_CALLED[second]}",
             where="edgec package",
             remedy="make a package for each",
         )
-    return next(iter(found))
+    (platform,) = found
+    if app not in {None, platform}:
+        raise UsageError(
+            f"{found[platform].artifact.folder} is for {_CALLED[platform]}",
+            where=f"--app {app}",
+            remedy=f"write --app {platform}, or name an artifact for {_CALLED[str(app)]}",
+        )
+    return platform
 
 
 def _platform_of(model: PackagedModel) -> str:
     library = model.library
+    if library.object_format == "wasm":
+        return WEB
     stated = model.artifact.manifest.get("platform", "")
     platform = IOS if library.object_format == "macho" else ANDROID
     if library.machine != "aarch64" or stated not in {"", platform}:
         raise UsageError(
-            f"it is for {model.artifact.manifest['target']}, and packages are for phones",
+            f"it is for {model.artifact.manifest['target']}, and packages are for phones and browsers",
             where=str(model.artifact.folder),
-            remedy="name an artifact for Android or iOS",
+            remedy="name an artifact for Android, iOS or browsers",
         )
     return platform
 
@@ -247,7 +264,7 @@ def _warnings(platform: str, models: Sequence[PackagedModel]) -> tuple[str, ...]
             found.append(
                 f"{model.model_id} was built without being run: its output has not been compared with anything"
             )
-        if model.library.device is None:
+        if model.library.device is None and platform in engine:
             found.append(
                 f"{model.model_id} computes on the CPU, and {engine[platform]}: it is for an engine"
                 " of your own"

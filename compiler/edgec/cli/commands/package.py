@@ -12,7 +12,7 @@ from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import format_bytes, print_json, say, stdout_table
 from edgec.cli.task import task
 from edgec.packaging.model import model_id
-from edgec.packaging.package import DELIVERIES, parse_urls, plan_package
+from edgec.packaging.package import APPS, DELIVERIES, parse_urls, plan_package
 
 if TYPE_CHECKING:
     from edgec.packaging.package import Package
@@ -22,9 +22,15 @@ if TYPE_CHECKING:
     epilog=example(
         "edgec package artifacts/tinypy/android-adreno --output app/models",
         "edgec package artifacts/tinypy/ios-metal --output app/models --delivery fast-follow",
+        "edgec package --app web artifacts/tinypy/webgpu --output site",
     )
 )
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
+@click.option(
+    "--app",
+    type=click.Choice(APPS),
+    help="What the package is for; web is a page for browsers.  [default: what the artifacts are for]",
+)
 @click.option(
     "--output",
     "output",
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
 def command(
     *,
     artifacts: tuple[str, ...],
+    app: str | None,
     output: Path,
     urls: tuple[str, ...],
     bundle_weights: bool,
@@ -64,12 +71,12 @@ def command(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Make files for an Android or iOS app from built models.
+    """Make files for an Android or iOS app, or a page for browsers, from built models.
 
-    ARTIFACT is the folder of an artifact for Android or iOS, or the name of a recipe that was built
-    for one. Several models share one package, and one app. The package holds their libraries
-    merged, their weights (or where to download them), the configuration files of MLC's apps, and a
-    Gradle module or a Swift package; its README.md says the next three steps.
+    ARTIFACT is the folder of an artifact for Android, iOS or browsers, or the name of a recipe that
+    was built for one. Several models share one package, and one app. The package holds their
+    libraries, their weights (or where to download them), the configuration files of MLC's apps, and
+    a Gradle module, a Swift package or a page; its README.md says the next three steps.
     """
     found = [locate_artifact(name, out) for name in artifacts]
     with task("check", as_json=as_json):
@@ -78,6 +85,7 @@ def command(
             urls=parse_urls(urls, [model_id(artifact) for artifact in found]),
             bundle=bundle_weights,
             delivery=delivery,
+            app=app,
         )
     replaces = package.check(output)
     if not dry_run:
