@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from edgec.artifacts.artifact import open_artifact
-from edgec.runtime.engine import Capacity
+from edgec.runtime.forward import Capacity
 from edgec.standins import Requirements, find_standin
 from edgec.target import list_targets, load_target
 from edgec.verification.golden_file import read_golden

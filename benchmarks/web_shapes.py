@@ -24,7 +24,7 @@ import numpy as np
 
 from edgec.artifacts.artifact import open_artifact
 from edgec.libraries.open import open_library
-from edgec.runtime.engine import Capacity
+from edgec.runtime.forward import Capacity
 from edgec.standins import Requirements, find_standin
 from edgec.standins.wgpu.figures import shader_figures
 from edgec.verification.sampling import check_sampling

@@ -39,7 +39,7 @@ from standin_tools import needs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgec.runtime.engine import Logits
+    from edgec.runtime.forward import Logits
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,7 +14,8 @@ from edgec.layouts.unpack import unpacked_rows
 from edgec.progress import Silent
 from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.runtime.devices import open_device
-from edgec.runtime.engine import Capacity, Engine
+from edgec.runtime.engine import Engine
+from edgec.runtime.forward import Capacity
 from edgec.runtime.load import open_natively
 from edgec.runtime.weights import MappedWeights
 from edgec.stages import checkpoint, importer, pack, quantize

@@ -11,7 +11,7 @@ from chat_fakes import sentencepiece_like
 
 from edgec.artifacts.artifact import Artifact, open_artifact
 from edgec.artifacts.layout import MANIFEST_SCHEMA
-from edgec.runtime.engine import Capacity
+from edgec.runtime.forward import Capacity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

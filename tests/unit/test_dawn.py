@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edgec.errors import CheckpointError, ToolchainError, UsageError, VerificationError
-from edgec.runtime.engine import Capacity, Engine
+from edgec.runtime.engine import Engine
+from edgec.runtime.forward import Capacity
 from edgec.standins import Requirements, find_standin
 from edgec.standins.dawn import adapter, worker
 from edgec.standins.dawn.engine import DawnEngine
@@ -117,11 +118,11 @@ def test_sequences_are_told_by_number(process: Worker, weights: Path) -> None:
     told = asked(process)[1:-1]
     assert told[0] == {"operation": "cache", "sizes": [2, 32, 4, 16, 0]}
     assert [(item["name"], item["numbers"]) for item in told[1:]] == [
-        ("add_sequence", [3]),
-        ("fork_sequence", [3, 1, -1]),
-        ("popn", [1, 2]),
-        ("remove_sequence", [3]),
-        ("clear", []),
+        ("kv_state_add_sequence", [3]),
+        ("kv_state_fork_sequence", [3, 1, -1]),
+        ("kv_state_popn", [1, 2]),
+        ("kv_state_remove_sequence", [3]),
+        ("kv_state_clear", []),
     ]
 
 

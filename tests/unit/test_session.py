@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgec.artifacts.artifact import Artifact
-    from edgec.runtime.engine import Capacity
+    from edgec.runtime.forward import Capacity
 
 TVM = "0.27.0.post1"
 

@@ -32,7 +32,7 @@ _SECTIONS = {
         "run": "Generate text with a built model.",
         "bench": "Measure a built model's speed and memory.",
         "verify": "Repeat the checks of a built model.",
-        "package": "Make files for an Android or iOS app from built models.",
+        "package": "Make files for an Android or iOS app, or a page for browsers, from built models.",
         "inspect": "Show what is in a model, an artifact or a library.",
     },
     "Look up": {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgec.runtime.engine import Capacity
+    from edgec.runtime.forward import Capacity
 
 _SEQUENCE = 0
 # Prompts are made of these: spread over the vocabulary, and the same on every machine.

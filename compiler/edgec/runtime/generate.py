@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgec.runtime.engine import Capacity
+    from edgec.runtime.forward import Capacity
 
 FinishReason = Literal["stop", "length", "context"]
 

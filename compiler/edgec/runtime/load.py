@@ -11,7 +11,7 @@ from edgec.errors import EdgecError, ToolchainError
 from edgec.ir.load import load_tvm
 from edgec.libraries.open import open_library
 from edgec.runtime.devices import is_cpu, open_device
-from edgec.runtime.engine import Capacity, Engine
+from edgec.runtime.engine import Engine
 from edgec.runtime.threads import set_threads
 from edgec.runtime.weights import MappedWeights
 from edgec.target.processor import check_processor
@@ -19,6 +19,8 @@ from edgec.target.processor import check_processor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from edgec.runtime.forward import Capacity
 
 
 def load_engine(

@@ -13,7 +13,7 @@ from edgec.errors import CheckpointError, UsageError
 from edgec.models.kv_cache import PAGE_SIZE, kept_tokens, pages
 from edgec.models.window import SlidingWindow
 from edgec.runtime.compatibility import check_runtime
-from edgec.runtime.engine import Capacity
+from edgec.runtime.forward import Capacity
 from edgec.runtime.load import load_engine
 from edgec.runtime.threads import set_threads
 from edgec.runtime.tokenizer import Tokenizer

@@ -20,7 +20,8 @@ from edgec.suggest import instead_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgec.runtime.engine import Capacity, Engine
+    from edgec.runtime.engine import Engine
+    from edgec.runtime.forward import Capacity
     from edgec.standins.device.hosting import Observer
 
 

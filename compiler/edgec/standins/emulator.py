@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from edgec.libraries.device import DeviceModule
     from edgec.libraries.open import LibraryFile
-    from edgec.runtime.engine import Capacity, Engine
+    from edgec.runtime.engine import Engine
+    from edgec.runtime.forward import Capacity
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import Observer
 

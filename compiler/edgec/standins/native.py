@@ -10,7 +10,8 @@ from edgec.runtime.load import load_engine
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgec.runtime.engine import Capacity, Engine
+    from edgec.runtime.engine import Engine
+    from edgec.runtime.forward import Capacity
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import Observer
 

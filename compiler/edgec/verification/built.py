@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.errors import UsageError
 from edgec.models.kv_cache import PAGE_SIZE, pages
-from edgec.runtime.engine import Capacity
+from edgec.runtime.forward import Capacity
 from edgec.standins import find_standin
 from edgec.verification.kernel_references import References
 from edgec.verification.kernels import check_kernels

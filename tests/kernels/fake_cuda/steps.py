@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgec.runtime.engine import Capacity
+from edgec.runtime.forward import Capacity
 from edgec.verification.sampling import check_sampling
 
 if TYPE_CHECKING:
-    from edgec.runtime.engine import Engine, Logits
+    from edgec.runtime.engine import Engine
+    from edgec.runtime.forward import Logits
 
 CAPACITY = Capacity(sequences=4, tokens=256, prefill_chunk=64)
 # More than two pages of the KV cache, more than one tile of any kernel, a multiple of neither.

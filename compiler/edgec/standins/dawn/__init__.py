@@ -18,7 +18,8 @@ from edgec.standins.dawn.worker import Worker
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgec.runtime.engine import Capacity, Engine
+    from edgec.runtime.engine import Engine
+    from edgec.runtime.forward import Capacity
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import Observer
 

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.errors import UsageError
 from edgec.layouts.tensor_cache import TensorCache
-from edgec.runtime.engine import Capacity
+from edgec.models.kv_cache import PAGE_SIZE
+from edgec.runtime.forward import ForwardPasses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from edgec.runtime.engine import Logits
+    from edgec.runtime.forward import Capacity, Logits
     from edgec.standins.dawn.worker import Worker
 
     Array = npt.NDArray[Any]
-
-_PAGE_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class WebDevice:
     pipeline_seconds: float
 
 
-class DawnEngine:
-    """Forward passes over live sequences, as :class:`edgec.runtime.engine.Engine`'s.
+class DawnEngine(ForwardPasses):
+    """A library in a process of Node.js, with the methods of :class:`edgec.runtime.engine.Engine`.
 
     Args:
         worker: runs the library; it is this engine's own.
@@ -66,81 +64,17 @@ class DawnEngine:
         opened = worker.request(
             "open", wasm=str(library.absolute()), weights=str(weights.absolute())
         ).fields
-        self.metadata: dict[str, Any] = opened["metadata"]
+        super().__init__(opened["metadata"], library, capacity)
         facts = opened["facts"]
         self.device = WebDevice(
             facts["adapter"], tuple(facts["features"]), facts["kernels"], facts["pipeline_seconds"]
         )
-        chunk = self.metadata["prefill_chunk_size"]
-        batch = self.metadata["max_batch_size"]
-        self.capacity = capacity or Capacity(batch, self.metadata["context_window_size"], chunk)
-        if self.capacity.prefill_chunk > chunk or self.capacity.sequences > batch:
-            raise UsageError(
-                f"the library was compiled for prefill chunks of {chunk} tokens and batches of"
-                f" {batch}",
-                where=str(library),
-                remedy="ask for less, or build with a larger context.prefill_chunk or"
-                " context.max_batch_size",
-            )
         sizes = [self.capacity.sequences, self.capacity.tokens, self.capacity.prefill_chunk]
-        worker.request("cache", sizes=[*sizes, _PAGE_SIZE, 0])
+        worker.request("cache", sizes=[*sizes, PAGE_SIZE, int(self.window is not None)])
 
     def close(self) -> None:
         """End the process; it ends by itself when nothing refers to this engine."""
         self._worker.close()
-
-    def add(self, sequence: int) -> None:
-        """Start an empty sequence under a number of the caller's choice."""
-        self._state("add_sequence", sequence)
-
-    def remove(self, sequence: int) -> None:
-        """Forget a sequence and free its pages."""
-        self._state("remove_sequence", sequence)
-
-    def fork(self, parent: int, child: int) -> None:
-        """Start a sequence that begins with all tokens of another."""
-        self._state("fork_sequence", parent, child, -1)
-
-    def clear(self) -> None:
-        """Forget all sequences."""
-        self._state("clear")
-
-    def pop(self, sequence: int, tokens: int) -> None:
-        """Take the last ``tokens`` positions back."""
-        self._state("popn", sequence, tokens)
-
-    def prefill(self, sequence: int, tokens: Sequence[int]) -> Logits:
-        """Append tokens in chunks; logits ``(vocab,)`` after the last one."""
-        logits = None
-        for start in range(0, len(tokens), self.capacity.prefill_chunk):
-            chunk = tokens[start : start + self.capacity.prefill_chunk]
-            name = "prefill" if len(chunk) > 1 else "decode"
-            logits = self._forward(name, [sequence], [chunk])
-        assert logits is not None, "prefill needs at least one token"
-        last: Logits = logits[0]
-        return last
-
-    def decode(self, sequence: int, token: int) -> Logits:
-        """Append one token; logits ``(vocab,)`` after it."""
-        logits: Logits = self._forward("decode", [sequence], [[token]])[0]
-        return logits
-
-    def batch_prefill(self, sequences: Sequence[int], tokens: Sequence[Sequence[int]]) -> Logits:
-        """Append to several sequences in one call; logits ``(batch, vocab)``."""
-        return self._forward("batch_prefill", sequences, tokens)
-
-    def batch_decode(self, sequences: Sequence[int], tokens: Sequence[int]) -> Logits:
-        """Append one token to each sequence; logits ``(batch, vocab)``."""
-        return self._forward("batch_decode", sequences, [[token] for token in tokens])
-
-    def all_logits(self, sequence: int, tokens: Sequence[int]) -> Logits:
-        """Append tokens in chunks; logits ``(len(tokens), vocab)`` after every one."""
-        size = self.capacity.prefill_chunk
-        parts = [
-            self._forward("batch_verify", [sequence], [tokens[start : start + size]])
-            for start in range(0, len(tokens), size)
-        ]
-        return np.concatenate(parts)
 
     def softmax(self, logits: Logits, temperature: Sequence[float]) -> Logits:
         """``softmax(logits / temperature)`` of ``(batch, vocab)``, by the library's kernel."""
@@ -167,13 +101,12 @@ class DawnEngine:
         """A function of the library, to be called on arrays."""
         return partial(self.call, name)
 
-    def _state(self, name: str, *numbers: int) -> None:
+    def _change(self, name: str, *numbers: int) -> None:
         self._worker.request("state", name=name, numbers=[int(number) for number in numbers])
 
     def _forward(
         self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> Logits:
-        """Run one function on new tokens of some sequences; logits ``(rows, vocab)``."""
         flat = np.asarray([token for part in tokens for token in part], np.int32)
         reply = self._worker.request(
             "forward",

@@ -108,7 +108,7 @@ export class Library {
   async state(name, numbers) {
     this.#within(() => {
       const scalars = numbers.map((number) => new this.tvmjs.Scalar(number, "int64"));
-      this.#global(`vm.builtin.kv_state_${name}`)(this.cache, ...scalars);
+      this.#global(`vm.builtin.${name}`)(this.cache, ...scalars);
     });
   }
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from edgec.libraries.device import DeviceModule
     from edgec.libraries.open import LibraryFile
-    from edgec.runtime.engine import Capacity
+    from edgec.runtime.forward import Capacity
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import HostCode, Memory, Observer
     from edgec.standins.device.launching import Program

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgec.libraries.open import LibraryFile
-    from edgec.runtime.engine import Capacity, Engine
+    from edgec.runtime.engine import Engine
+    from edgec.runtime.forward import Capacity
     from edgec.standins import Requirements
     from edgec.standins.device.hosting import Observer
 
