@@ -21,7 +21,7 @@ from edgec.verification.steps import all_logits
 from standin_tools import needs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from edgec.runtime.engine import Engine
@@ -45,13 +45,12 @@ SCHEMA = {
 CLOSE = 1e-3
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+def build(folder: Path, *settings: str) -> dict[str, Artifact]:
     """The shipped model for a browser and for this machine."""
-    folder = tmp_path_factory.mktemp("web")
     wanted = (TARGET, "host")
     command = [sys.executable, "-m", "edgec", "build", "tinypy", "--no-verify", "--out", "out"]
     command += [word for target in wanted for word in ("--target", target)]
+    command += [word for setting in settings for word in ("-s", setting)]
     done = subprocess.run(
         command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, check=False
     )
@@ -61,6 +60,11 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
         "browser": next(one for one in built if one.library.suffix == ".wasm"),
         "host": next(one for one in built if one.library.suffix != ".wasm"),
     }
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    return build(tmp_path_factory.mktemp("web"))
 
 
 def opened(artifact: Artifact, standin: str) -> Engine:
@@ -94,6 +98,20 @@ def greedy(engine: Engine, ids: list[int], count: int) -> list[int]:
         logits = engine.decode(0, found[-1])
     engine.remove(0)
     return found
+
+
+def in_nucleus(
+    engine: Engine, ids: list[int], tokens: Sequence[int], temperature: float, top_p: float
+) -> None:
+    """Is each token among the likeliest, which together have ``top_p``?"""
+    engine.add(0)
+    logits = engine.prefill(0, ids)
+    for token in tokens:
+        weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+        likelier = weights[weights > weights[token] * (1 + CLOSE)].sum() / weights.sum()
+        assert likelier <= top_p + CLOSE, token
+        logits = engine.decode(0, token)
+    engine.remove(0)
 
 
 class TestDawn:
@@ -168,10 +186,14 @@ class TestWebLLM:
         assert len(answer.prompt_ids) > host.metadata["prefill_chunk_size"]
         self.check(answer, host, list(answer.prompt_ids))
 
-    def test_equal_seeds_give_equal_texts(self, webllm: Session) -> None:
+    def test_equal_seeds_give_equal_texts_of_likely_tokens(
+        self, webllm: Session, host: Engine
+    ) -> None:
         def drawn(seed: int) -> tuple[int, ...]:
-            options = {"temperature": 1.5, "top_p": 0.95, "max_tokens": TOKENS}
-            return tuple(webllm.complete(PROMPT, seed=seed, **options).token_ids)
+            options = {"temperature": 1.5, "top_p": 0.9, "max_tokens": TOKENS}
+            answer = webllm.complete(PROMPT, seed=seed, **options)
+            in_nucleus(host, list(answer.prompt_ids), answer.token_ids, 1.5, 0.9)
+            return tuple(answer.token_ids)
 
         first = drawn(1)
         assert drawn(1) == first
@@ -217,6 +239,24 @@ class TestWebLLM:
     def test_what_webllm_refuses_is_told(self, webllm: Session) -> None:
         with pytest.raises(VerificationError, match="WebLLM: Make sure temperature >= 0"):
             webllm.complete(PROMPT, temperature=-1)
+
+
+def test_a_text_goes_on_past_a_sliding_window(tmp_path: Path) -> None:
+    """The prompt takes two chunks, and the window slides before the answer ends."""
+    built = build(
+        tmp_path,
+        "context.sliding_window=48",
+        "context.attention_sinks=4",
+        "context.prefill_chunk=16",
+    )
+    with Session(built["browser"].library, built["browser"].model) as session:
+        answer = session.complete(
+            "import os\nimport re\nimport sys\n\n\n" + PROMPT, max_tokens=56, **GREEDY
+        )
+    ids = list(answer.prompt_ids)
+    assert 16 < len(ids) < 48 < len(ids) + len(answer.token_ids)
+    host = opened(built["host"], "native")
+    assert list(answer.token_ids) == greedy(host, ids, len(answer.token_ids))
 
 
 def test_weights_of_another_build_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -113,3 +114,12 @@ def test_only_shared_libraries_are_executable(tmp_path: Path) -> None:
         path.name: path.stat().st_mode & 0o111 for path in (tmp_path / "artifact/lib").iterdir()
     }
     assert modes == {"model.so": 0o111, "model.tar": 0}
+
+
+def test_a_model_manifest_lies_beside_the_weights(tmp_path: Path) -> None:
+    assert "model/mlc-model-manifest.json" not in assembled(tmp_path, kernels=False)["files"]
+    given = replace(parts(tmp_path / "parts", kernels=False), model_manifest={"schema": "s"})
+    manifest = assemble(tmp_path / "other", given, lambda files: {"files": dict(files)})
+    assert "model/mlc-model-manifest.json" in manifest["files"]
+    written = json.loads((tmp_path / "other/model/mlc-model-manifest.json").read_text())
+    assert written == {"schema": "s"}

@@ -108,6 +108,28 @@ def test_the_page_knows_every_file_that_is_loaded_and_no_other(toy: Artifact) ->
     assert facts["sampling"] == {"temperature": 0.0, "top_p": 1.0}
 
 
+def test_models_are_loaded_by_their_manifests_where_it_is_asked_for(
+    tmp_path: Path, toy: Artifact
+) -> None:
+    name = "mlc-model-manifest.json"
+    plain, asked = planned(toy).content, planned(toy, model_manifest=True).content
+    (before,) = read(plain, "app-config.json")["model_list"]
+    (record,) = read(asked, "app-config.json")["model_list"]
+    assert "model_manifest" not in before
+    assert record == {**before, "model_manifest": name}
+    # It is there either way, and the page loads and checks it only where WebLLM reads it.
+    assert data(plain, f"{before['model']}/{FILES_BELOW}/{name}") == (toy.model / name).read_bytes()
+    loaded = {}
+    for content in (plain, asked):
+        (facts,) = read(content, "edgec-models.json")["models"]
+        loaded[content is asked] = [file["path"] for file in facts["files"]]
+    assert loaded[True] == [name, *loaded[False]]
+    old = web_artifact(tmp_path / "old", model_manifest=None)
+    planned(old)
+    with pytest.raises(VerificationError, match=f"has no {name}.*build the artifact again"):
+        planned(old, model_manifest=True)
+
+
 def test_how_a_model_is_talked_to(tmp_path: Path) -> None:
     begins = {"name": "completion", "system_prefix_token_ids": [1]}
     models: dict[str, dict[str, Any]] = {
@@ -216,6 +238,8 @@ def test_packages_for_browsers_go_to_browsers_only(tmp_path: Path, toy: Artifact
         planned(toy, app="android")
     with pytest.raises(UsageError, match="is for Android; write --app android"):
         planned(phone, app="web")
+    with pytest.raises(UsageError, match="no engine for Android reads model manifests"):
+        planned(phone, model_manifest=True)
     with pytest.raises(UsageError, match="no app store delivers the files of web pages"):
         planned(toy, delivery="on-demand")
 

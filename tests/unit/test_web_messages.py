@@ -28,6 +28,13 @@ THEIRS = {
     "this browser.": "This device can't run the model",
     "Error: Cannot initialize runtime because of requested maxStorageBuffersPerShaderStage "
     "exceeds limit. requested=10, limit=8. ": "The graphics processor is too small",
+    'ArtifactManifestError: Compiled artifact requires unsupported WebGPU feature "shader-f16"': (
+        "This device can't run the model"
+    ),
+    "ArtifactManifestError: Compiled artifact requires maxStorageBufferBindingSize 268435456, but "
+    "this device exposes 134217728": "This device can't run the model",
+    "ArtifactManifestError: artifact contract: model-package and compiled-program interface IDs "
+    "differ": "Library and weights don't fit together",
     "DeviceLostError: The WebGPU device was lost while loading the model. This issue often occurs "
     "due to running out of memory (OOM).": "The graphics processor has too little memory",
     "IntegrityError: Integrity verification failed for https://a.org/m/resolve/main/tokenizer.json\n"

@@ -30,6 +30,8 @@ for line in sys.stdin:
             value["value"] = {"name": "toy", "features": []}
         elif name == "load":
             value["value"] = {"seconds": 1.5}
+            if "model_manifest" in argument["record"]:
+                messages = ["log: " + argument["record"]["model_manifest"]]
             if argument["record"]["required_features"]:
                 value = {"ok": False, "name": "ShaderF16SupportError", "message": "no f16",
                     "problems": []}
@@ -116,6 +118,14 @@ def test_several_questions_in_one_session(artifact: Path) -> None:
         opened.complete("p")
         assert opened.messages == ["log: hello"] * 2
         assert opened.stats() == "{}"
+
+
+def test_a_model_manifest_is_named_where_it_is_asked_for(artifact: Path) -> None:
+    library, weights = artifact / "lib" / "model.wasm", artifact / "model"
+    with Session(library, weights, model_manifest="a.json") as opened:
+        assert opened.messages == ["log: a.json"]
+    with Session(library, weights) as opened:
+        assert opened.messages == []
 
 
 def test_errors_come_with_what_the_page_said(artifact: Path) -> None:

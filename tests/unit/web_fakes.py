@@ -10,6 +10,7 @@ import wasm_module
 from artifact_fakes import chat_config, make_artifact
 
 from edgec.artifacts.layout import library_name
+from edgec.artifacts.web_program import MODEL_MANIFEST
 from edgec.libraries.blob import BYTECODE, HOST_CODE, Blob, BlobModule
 from edgec.libraries.device import DeviceModule, KernelInfo
 from edgec.packaging import web_llm
@@ -56,6 +57,7 @@ def web_artifact(
     wasm: bytes | None = None,
     chat: dict[str, Any] | None = None,
     changes: dict[str, Any] | None = None,
+    model_manifest: bytes | None = b'{"schema": "mlc.model-package"}',
 ) -> Artifact:
     """An artifact for browsers; ``chat`` goes into the chat config, ``changes`` to the manifest."""
     index = {
@@ -86,6 +88,7 @@ def web_artifact(
         "lib/model.wasm": module(wgsl) if wasm is None else wasm,
         "model/tensor-cache.json": json.dumps(index).encode(),
         "model/tokenizer_config.json": b"{}",
+        **({} if model_manifest is None else {f"model/{MODEL_MANIFEST}": model_manifest}),
         **{f"model/params_shard_{number}.bin": data for number, data in enumerate(shards)},
     }
     recipe = {"name": name, "description": "Says nothing.\nIt is a test."}

@@ -22,6 +22,7 @@ from edgec.artifacts.layout import (
     REFERENCE_KERNELS,
     REPORT,
 )
+from edgec.artifacts.web_program import MODEL_MANIFEST
 from edgec.errors import BuildError
 from edgec.files import pretty_json, replace_directory, sha256_file
 
@@ -41,6 +42,7 @@ class Parts:
         report: content of ``report.json``.
         golden: golden inputs and outputs, if the library was run.
         reference_kernels: what each kernel computes, if a stand-in can check them alone.
+        model_manifest: content of ``mlc-model-manifest.json``, for libraries that WebLLM runs.
     """
 
     libraries: tuple[Path, ...]
@@ -50,6 +52,7 @@ class Parts:
     report: dict[str, Any]
     golden: Path | None
     reference_kernels: Path | None = None
+    model_manifest: dict[str, Any] | None = None
 
 
 def assemble(
@@ -126,6 +129,8 @@ def _fill(folder: Path, parts: Parts) -> None:
     for file in parts.tokenizer:
         shutil.copyfile(file, model / file.name)
     (model / CHAT_CONFIG).write_text(pretty_json(parts.chat_config))
+    if parts.model_manifest is not None:
+        (model / MODEL_MANIFEST).write_text(pretty_json(parts.model_manifest))
     (folder / REPORT).write_text(pretty_json(parts.report))
     if parts.golden is not None:
         shutil.copyfile(parts.golden, folder / GOLDEN)

@@ -24,11 +24,13 @@ def library_metadata(
     cache: KVCacheSpec,
     tensors: Sequence[TensorSpec],
     workspace: Mapping[str, int],
+    program: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Every field that a consumer requires, and those whose absence it would read as garbage.
 
     ``sliding_window_size`` is written although it is off: the C++ engine leaves it uninitialised
     when it is missing. Where a window slides, it is ``context_window_size`` that is off.
+    ``program`` becomes ``artifact``, which WebLLM alone reads; it is left out where it is None.
     """
     return {
         "model_type": model_type,
@@ -59,4 +61,5 @@ def library_metadata(
             for tensor in tensors
         ],
         "memory_usage": dict(sorted(workspace.items())),
+        **({} if program is None else {"artifact": dict(program)}),
     }

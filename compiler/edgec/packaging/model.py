@@ -58,6 +58,7 @@ class PackagedModel:
             their shards, in this order.
         url: where the app can download these, as MLC's apps take it; None if nowhere.
         bundled: whether they are part of the package.
+        by_manifest: whether the engine loads it by its model manifest, which WebLLM alone does.
     """
 
     artifact: Artifact
@@ -68,6 +69,7 @@ class PackagedModel:
     files: tuple[SourceFile, ...]
     url: str | None
     bundled: bool
+    by_manifest: bool = False
 
     @property
     def estimated_vram_bytes(self) -> int:
@@ -106,7 +108,9 @@ def model_id(artifact: Artifact) -> str:
     return f"{manifest['name']}-{manifest['quantization']['scheme']}"
 
 
-def read_model(artifact: Artifact, *, url: str | None, bundled: bool) -> PackagedModel:
+def read_model(
+    artifact: Artifact, *, url: str | None, bundled: bool, by_manifest: bool = False
+) -> PackagedModel:
     """Look at an artifact, of which every file is as its manifest says.
 
     Raises:
@@ -133,6 +137,7 @@ def read_model(artifact: Artifact, *, url: str | None, bundled: bool) -> Package
         files=_files(artifact),
         url=url,
         bundled=bundled,
+        by_manifest=by_manifest,
     )
 
 

@@ -74,6 +74,7 @@ def plan_package(
     bundle: bool,
     delivery: str | None,
     app: str | None = None,
+    model_manifest: bool = False,
 ) -> Package:
     """Lay out a package.
 
@@ -84,6 +85,7 @@ def plan_package(
         delivery: when the app store delivers bundled weights, one of ``DELIVERIES``; None if the
             weights are part of the app or brought to the device by other means.
         app: what the package must be for, one of ``APPS``; None for what the artifacts are for.
+        model_manifest: whether WebLLM loads the models by their model manifests.
 
     Raises:
         UsageError: the artifacts can't be in one package, or in one for ``app``, or a URL can't be
@@ -97,7 +99,8 @@ def plan_package(
     for artifact in artifacts:
         url = urls.get(model_id(artifact))
         artifact.check_files()
-        models.append(read_model(artifact, url=url, bundled=bundle or url is None))
+        bundled = bundle or url is None
+        models.append(read_model(artifact, url=url, bundled=bundled, by_manifest=model_manifest))
     if delivery is not None and not any(model.bundled for model in models):
         raise UsageError(
             "no model's weights are in the package, so the store has none to deliver",
@@ -105,6 +108,12 @@ def plan_package(
             remedy="add --bundle-weights, or leave --delivery out",
         )
     platform = _platform(models, app)
+    if model_manifest and platform != WEB:
+        raise UsageError(
+            f"no engine for {_CALLED[platform]} reads model manifests",
+            where="--model-manifest",
+            remedy="leave it out",
+        )
     _check_names(models)
     content = _CONTENT[platform](models, delivery)
     facts = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.conversation import COMPLETION
 from edgec.artifacts.layout import CHAT_CONFIG
+from edgec.artifacts.web_program import MODEL_MANIFEST
 from edgec.errors import VerificationError
 from edgec.layouts.cache_index import INDEX, read_cache_index
 from edgec.packaging.configs import model_facts
@@ -99,6 +100,8 @@ def _record(model: PackagedModel) -> dict[str, Any]:
             "onFailure": "error",
         },
     }
+    if model.by_manifest:
+        record["model_manifest"] = MODEL_MANIFEST
     return record
 
 
@@ -106,7 +109,7 @@ def _loaded(model: PackagedModel) -> list[SourceFile]:
     """Those of a model's files that WebLLM loads, in the order in which it does.
 
     Raises:
-        VerificationError: there is no tokenizer that WebLLM reads.
+        VerificationError: there is no tokenizer that WebLLM reads, or no model manifest.
     """
     named = model.artifact.chat_config["tokenizer_files"]
     tokenizer = next((name for name in _TOKENIZERS if name in named), None)
@@ -118,7 +121,14 @@ def _loaded(model: PackagedModel) -> list[SourceFile]:
         )
     shards = [shard.file for shard in read_cache_index(model.artifact.model).records]
     by_name = {file.name: file for file in model.files}
-    return [by_name[name] for name in (CHAT_CONFIG, tokenizer, INDEX, *shards)]
+    manifests = [MODEL_MANIFEST] if model.by_manifest else []
+    if not by_name.keys() >= {*manifests}:
+        raise VerificationError(
+            f"the model has no {MODEL_MANIFEST}, by which --model-manifest has it loaded",
+            where=str(model.artifact.model),
+            remedy="build the artifact again with edgec build, or leave the option out",
+        )
+    return [by_name[name] for name in (*manifests, CHAT_CONFIG, tokenizer, INDEX, *shards)]
 
 
 def _features(model: PackagedModel) -> list[str]:

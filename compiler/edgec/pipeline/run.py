@@ -21,8 +21,11 @@ from edgec.artifacts.layout import (
 )
 from edgec.artifacts.manifest import Provenance, build_manifest
 from edgec.artifacts.memory_plan import MIB, MemoryPlan
+from edgec.artifacts.web_program import PLATFORM as BROWSERS
+from edgec.artifacts.web_program import model_manifest
 from edgec.errors import EdgecError, VerificationError
 from edgec.files import digest_json
+from edgec.layouts.cache_index import read_cache_index
 from edgec.layouts.specs import TensorSpec, weight_bytes
 from edgec.pipeline.blame import blaming
 from edgec.pipeline.events import Event, StageFinished, StageHit, StageStarted
@@ -186,6 +189,7 @@ def _write(
         reference_kernels=(
             None if plan.target.standin == NATIVE else results["compile"].path / REFERENCE_KERNELS
         ),
+        model_manifest=_model_manifest(plan, results["pack"].path),
     )
     made = Provenance(
         digest=digest,
@@ -211,6 +215,14 @@ def _write(
         return build_manifest(made, memory, files)
 
     return assemble(place, parts, manifest)
+
+
+def _model_manifest(plan: BuildPlan, weights: Path) -> dict[str, Any] | None:
+    """Of the tensors that were packed, whatever the library was compiled for."""
+    if plan.target.platform != BROWSERS:
+        return None
+    index = read_cache_index(weights)
+    return model_manifest(tensor for shard in index.records for tensor in shard.records)
 
 
 def _memory_plan(plan: BuildPlan, facts: dict[str, Any]) -> MemoryPlan:

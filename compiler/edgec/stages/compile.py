@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgec.artifacts import web_program
 from edgec.artifacts.layout import LIBRARY_FACTS, REFERENCE_KERNELS
 from edgec.artifacts.library_metadata import library_metadata
+from edgec.artifacts.memory_plan import MemoryPlan
 from edgec.emitters.spec import LibrarySpec
 from edgec.errors import UnsupportedModelError
 from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
-from edgec.layouts.specs import decode_bytes
+from edgec.layouts.specs import decode_bytes, nbytes, weight_bytes
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.stages.context_inputs import read_window
 from edgec.stages.model_file import ModelFile
@@ -125,6 +127,7 @@ def _lower(
     kernels = kernel_sources(ready, mod)
     note("phase 4-runtime")
     mod = pipeline.apply(mod, pipeline.plan_passes(), target)
+    workspace, largest = workspace_bytes(mod), largest_buffers(mod)
     metadata = library_metadata(
         model_type=family,
         quantization=facts["scheme"],
@@ -134,14 +137,38 @@ def _lower(
         max_batch_size=lowering.max_batch_size,
         cache=cache,
         tensors=stored,
-        workspace=workspace_bytes(mod),
+        workspace=workspace,
+        program=_program(inputs, facts["dtype"], stored, cache, workspace, largest),
     )
-    largest = largest_buffers(mod)
     mod = pipeline.apply(mod, [AttachMetadata(metadata)], target)
     expected = runtime_functions(mod)
     mod = pipeline.apply(mod, pipeline.machine_passes(), target)
     dump("4-runtime", mod)
     return _Lowered(mod, kernels, metadata, largest, expected)
+
+
+def _program(
+    inputs: Mapping[str, Any],
+    dtype: str,
+    stored: list[TensorSpec],
+    cache: KVCacheSpec,
+    workspace: Mapping[str, int],
+    largest: Mapping[str, int],
+) -> dict[str, Any] | None:
+    """What a library for browsers says of itself to WebLLM; None for others."""
+    if inputs["target.platform"] != web_program.PLATFORM:
+        return None
+    cache_bytes = _cache_bytes(inputs, cache)
+    memory = MemoryPlan(
+        weights=weight_bytes(stored),
+        kv_cache=cache_bytes,
+        context_length=int(inputs["context.length"]),
+        workspace=workspace,
+    )
+    buffers = [*map(nbytes, stored), *largest.values(), cache_bytes // cache.layers]
+    return web_program.compiled_program(
+        stored, dtype=dtype, largest_buffer=max(buffers), device_memory=memory.total
+    )
 
 
 def _emit(

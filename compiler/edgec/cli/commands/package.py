@@ -56,6 +56,12 @@ if TYPE_CHECKING:
     help="Have the app store deliver the weights, in packs of its own: Play's AI packs, Apple's"
     " Background Assets.  [default: they come with the app, or are pushed to the device]",
 )
+@click.option(
+    "--model-manifest",
+    is_flag=True,
+    help="Have WebLLM load the models by the manifests beside their weights, and refuse a library"
+    " that says something else.  [default: it goes by the names of the library's functions]",
+)
 @click.option("--dry-run", is_flag=True, help="Print the files and their sizes, and write nothing.")
 @out_option
 @json_option
@@ -67,6 +73,7 @@ def command(
     urls: tuple[str, ...],
     bundle_weights: bool,
     delivery: str | None,
+    model_manifest: bool,
     dry_run: bool,
     out: Path,
     as_json: bool,
@@ -86,6 +93,7 @@ def command(
             bundle=bundle_weights,
             delivery=delivery,
             app=app,
+            model_manifest=model_manifest,
         )
     replaces = package.check(output)
     if not dry_run:

@@ -45,6 +45,8 @@ class Session:
         library: ``model.wasm``.
         weights: its weight folder, with ``mlc-chat-config.json`` and the tokenizer's files.
         overrides: of the chat configuration, such as ``context_window_size``.
+        model_manifest: name of the model manifest in the weight folder, by which WebLLM shall load
+            the model; None if it shall go by the names of the library's functions.
         timeout_seconds: that each step may take.
 
     Attributes:
@@ -67,6 +69,7 @@ class Session:
         weights: Path,
         *,
         overrides: Mapping[str, Any] | None = None,
+        model_manifest: str | None = None,
         timeout_seconds: float = _SECONDS,
     ) -> None:
         self._library = library
@@ -92,12 +95,14 @@ class Session:
             adapter = self._run("adapter") or {"name": "no adapter for WebGPU", "features": []}
             self.adapter: str = adapter["name"]
             self.features: tuple[str, ...] = tuple(adapter["features"])
-            record = {
+            record: dict[str, Any] = {
                 "model": f"{server.url}{_ID}/",
                 "model_id": _ID,
                 "model_lib": f"{server.url}library/model.wasm",
                 "required_features": _required_features(weights),
             }
+            if model_manifest is not None:
+                record["model_manifest"] = model_manifest
             loaded = self._run("load", record=record, overrides=dict(overrides or {}))
             self.load_seconds: float = loaded["seconds"]
             self._stack = stack.pop_all()

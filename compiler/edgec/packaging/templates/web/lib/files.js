@@ -7,11 +7,12 @@ import { count } from "./format.js";
 const DIGEST = "x-sha256";
 const ATTEMPTS = { network: 3, damaged: 2 };
 const AT_ONCE = 3;
+const CONFIGS = new Set(["mlc-chat-config.json", "mlc-model-manifest.json"]);
 
 /** The files of a model: where each is, which of WebLLM's caches it belongs to, what it must be. */
 export function listFiles({ record, facts }) {
   const base = `${record.model.replace(/\/$/, "")}/resolve/main/`;
-  const scope = (path) => (path === "mlc-chat-config.json" ? "webllm/config" : "webllm/model");
+  const scope = (path) => (CONFIGS.has(path) ? "webllm/config" : "webllm/model");
   return [
     { ...facts.library, url: record.model_lib, scope: "webllm/wasm" },
     ...facts.files.map((file) => ({ ...file, url: new URL(file.path, base).href, scope: scope(file.path) })),

@@ -118,6 +118,12 @@ const two_builds = () => ({
   remedy: UPLOAD,
 });
 
+const two_contracts = () => ({
+  title: "Library and weights don't fit together",
+  text: "The model's manifest and the library say different things: they are of different builds.",
+  remedy: UPLOAD,
+});
+
 // What WebLLM 0.2.86 and the runtime in it throw, by name or by the begin of the message.
 const THEIRS = [
   [/^WebGPUNotAvailableError|^WebGPUNotFoundError/, OWN["no-webgpu"]],
@@ -128,6 +134,15 @@ const THEIRS = [
     /requested (\w+) exceeds limit\. requested=(\w+), limit=(\w+)/,
     (_, limit, least, has) => OWN["weak-adapter"]({ limit, least, has }),
   ],
+  [
+    /^ArtifactManifestError.*unsupported WebGPU feature "([\w-]+)"/s,
+    (_, feature) => OWN.feature({ feature }),
+  ],
+  [
+    /^ArtifactManifestError.*requires maxStorageBufferBindingSize (\d+), but this device exposes (\d+)/s,
+    (_, needs, has) => OWN.buffer({ needs: Number(needs), has: Number(has) }),
+  ],
+  [/^ArtifactManifestError/, two_contracts],
   [/^DeviceLostError/, memory],
   [/out of memory|allocation failed/i, memory],
   [
