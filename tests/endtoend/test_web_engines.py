@@ -118,7 +118,7 @@ class TestDawn:
     def test_every_way_gives_the_logits_of_this_machine(self, dawn: Engine, host: Engine) -> None:
         random = np.random.default_rng(0)
         windows = [[int(token) for token in random.integers(1, 4096, n)] for n in (40, 23, 9)]
-        errors = path_errors(dawn, windows, lambda ids: all_logits(host, ids))
+        errors = path_errors(dawn, windows, lambda ids, parts=(): all_logits(host, ids, parts))
         ways = ("all_logits", "prefill", "chunked_prefill", "decode", "batch")
         assert {way: errors[way] < CLOSE for way in ways} == dict.fromkeys(ways, True), errors
 

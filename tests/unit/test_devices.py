@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,7 @@ def test_the_runtime_of_pip_is_taken_where_the_system_has_none(
         loaded.append(name)
 
     monkeypatch.setattr(tvm.runtime, "enabled", lambda _kind: False)
+    monkeypatch.setattr(tvm, "cuda", lambda _number: SimpleNamespace(exist=False))
     monkeypatch.setattr(devices, "_from_pip", lambda: ["/pip/libcudart.so.13"])
     with pytest.raises(ToolchainError, match="no NVIDIA GPU that its driver shows"):
         load_cuda("gpu", load)

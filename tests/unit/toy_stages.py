@@ -37,6 +37,16 @@ def do_slow(context: StageContext) -> None:
     do_write(context)
 
 
+def do_meet(context: StageContext) -> None:
+    place = Path(context.local["path"])
+    (place / context.inputs["name"]).touch()
+    for _ in range(1000):  # twenty seconds
+        if (place / "x").exists() and (place / "y").exists():
+            return do_write(context)
+        time.sleep(0.02)
+    raise AssertionError("nobody came")
+
+
 def do_sleep(context: StageContext) -> None:
     if "pid" in context.local:
         child = subprocess.Popen(["/bin/sleep", "100"])

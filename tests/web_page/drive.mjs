@@ -14,7 +14,7 @@ import readline from "node:readline";
 const [modules, executablePath] = process.argv.slice(2);
 const { chromium } = createRequire(path.join(modules, "x.js"))("playwright-core");
 const WIDE = { width: 1100, height: 760 };
-const LIMIT = 20_000;
+const LIMIT = 60_000;
 
 // Chromium's own software for graphics, the same on every machine.
 const args = [

@@ -56,8 +56,9 @@ def generate(
         _edited(edit),
         tempfile.TemporaryDirectory(prefix="edgec-code-") as folder,
     ):
+        # A prefix says so by itself. TVM can't read one of less than eight letters back.
         executable = relax.build(
-            mod, target, relax_pipeline=None, system_lib=prefix is not None or None
+            mod, target, relax_pipeline=None, system_lib=True if prefix == "" else None
         )
         files: list[str] = []
         executable.export_library(
