@@ -95,6 +95,7 @@ def make_artifact(
             "weights_bytes": 5000,
             "decode_weights_bytes": 4000,
             "kv_cache_bytes": 4096,
+            "largest_buffer_bytes": 2048,
             "workspace_bytes": 100,
             "total_bytes": 9196,
         },

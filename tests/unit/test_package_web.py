@@ -158,16 +158,9 @@ def test_features_are_those_of_the_kernels_own_text(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("shard", "cache", "largest", "weak"),
-    [(96, 4096, 2048, True), (4096, 4096, 4096, True), (96, (1 << 28) + 2, (1 << 27) + 1, False)],
-)
-def test_the_largest_buffer(
-    tmp_path: Path, *, shard: int, cache: int, largest: int, weak: bool
-) -> None:
-    artifact = web_artifact(
-        tmp_path / "toy", shards=[bytes(shard)], changes={"memory__kv_cache_bytes": cache}
-    )
+@pytest.mark.parametrize(("largest", "weak"), [(2048, True), ((1 << 27) + 1, False)])
+def test_the_largest_buffer(tmp_path: Path, *, largest: int, weak: bool) -> None:
+    artifact = web_artifact(tmp_path / "toy", changes={"memory__largest_buffer_bytes": largest})
     (record,) = read(planned(artifact).content, "app-config.json")["model_list"]
     assert record["buffer_size_required_bytes"] == largest
     assert record["low_resource_required"] is weak

@@ -22,6 +22,7 @@ class MemoryPlan:
         workspace: static storage by function; None before the library is compiled.
         decode_weights: of the weights what a decode step reads, of a table of embeddings a row;
             None before the library is compiled.
+        largest_buffer: the largest that a kernel is given; None before the library is compiled.
         sliding_window: tokens that are kept of a longer sequence; None where a context ends.
     """
 
@@ -30,6 +31,7 @@ class MemoryPlan:
     context_length: int
     workspace: Mapping[str, int] | None = None
     decode_weights: int | None = None
+    largest_buffer: int | None = None
     sliding_window: int | None = None
 
     @property
@@ -49,6 +51,7 @@ class MemoryPlan:
             "sliding_window": self.sliding_window,
             "weights_bytes": self.weights,
             "decode_weights_bytes": self.decode_weights,
+            "largest_buffer_bytes": self.largest_buffer,
             "kv_cache_bytes": self.kv_cache,
             "workspace_bytes": None if self.workspace is None else self.largest_workspace,
             "workspace_bytes_by_function": None

@@ -81,7 +81,7 @@ def model_path(model: PackagedModel) -> str:
 
 
 def _record(model: PackagedModel) -> dict[str, Any]:
-    buffer = _largest_buffer(model)
+    buffer = int(model.artifact.manifest["memory"]["largest_buffer_bytes"])
     by_name = {file.name: file for file in model.files}
     tokenizers = [file for file in _loaded(model) if file.name in _TOKENIZERS]
     record: dict[str, Any] = {
@@ -141,19 +141,6 @@ def _features(model: PackagedModel) -> list[str]:
         for extension in found.decode().split(",")
     }
     return sorted(_FEATURES.get(extension, extension) for extension in named)
-
-
-def _largest_buffer(model: PackagedModel) -> int:
-    """Bytes of the largest tensor that a kernel binds: of the weights, or a layer's KV cache.
-
-    What a function allocates while it runs is split into buffers that nobody records; they are
-    smaller than these in models of more than a few layers.
-    """
-    records = read_cache_index(model.artifact.model).records
-    weights = max(tensor.nbytes for shard in records for tensor in shard.records)
-    shape = model.artifact.chat_config.get("model_config") or {}
-    layers = int(shape.get("num_hidden_layers") or 1)
-    return max(weights, -(-int(model.artifact.manifest["memory"]["kv_cache_bytes"]) // layers))
 
 
 def _sri(file: SourceFile) -> str:

@@ -236,6 +236,7 @@ def _memory_plan(plan: BuildPlan, facts: dict[str, Any]) -> MemoryPlan:
         context_length=plan.context_length,
         sliding_window=plan.window.size if plan.window else None,
         decode_weights=facts["decode_weights_bytes"],
+        largest_buffer=facts["largest_buffer_bytes"],
         workspace=facts["metadata"]["memory_usage"],
     )
 

@@ -63,6 +63,7 @@ def run(context: StageContext) -> None:
         "runtime_functions": lowered.runtime_functions,
         "kv_cache_bytes": _cache_bytes(inputs, cache),
         "decode_weights_bytes": decode_bytes(stored, model.parameters),
+        "largest_buffer_bytes": _largest_buffer(inputs, stored, cache, lowered.largest),
     }
     (context.out / LIBRARY_FACTS).write_text(pretty_json(facts_out))
 
@@ -165,10 +166,23 @@ def _program(
         context_length=int(inputs["context.length"]),
         workspace=workspace,
     )
-    buffers = [*map(nbytes, stored), *largest.values(), cache_bytes // cache.layers]
     return web_program.compiled_program(
-        stored, dtype=dtype, largest_buffer=max(buffers), device_memory=memory.total
+        stored,
+        dtype=dtype,
+        largest_buffer=_largest_buffer(inputs, stored, cache, largest),
+        device_memory=memory.total,
     )
+
+
+def _largest_buffer(
+    inputs: Mapping[str, Any],
+    stored: list[TensorSpec],
+    cache: KVCacheSpec,
+    largest: Mapping[str, int],
+) -> int:
+    """Bytes of the largest buffer that a kernel binds: a weight, workspace, a layer's cache."""
+    layer = _cache_bytes(inputs, cache) // cache.layers
+    return max(*map(nbytes, stored), *largest.values(), layer)
 
 
 def _emit(
