@@ -36,6 +36,8 @@ _ALONG = 16  # lanes of a single row's work-group that share a row of the weight
 _ROWS = 4  # rows of the weights that such a lane adds up side by side
 _SIDE = 8  # lanes of a tile's work-group, each way
 _DEPTH = 32  # columns of the weights between two barriers of a tile
+# Neighbouring lanes have neighbouring columns of the result, and a column of a tile begins in another bank
+# of shared memory than the one before it.
 _UNIT = 8  # plain weights that a lane takes in one step
 
 
@@ -171,7 +173,7 @@ def _tiles(linear: Linear) -> Any:
                 across,
                 down,
             ):
-                tile_x, tile_w = shared(_DEPTH * tall), shared(_DEPTH * broad)
+                tile_x, tile_w = shared(_DEPTH * (tall + 1)), shared(_DEPTH * (broad + 1))
                 right = keep(T.bitwise_and(lane, _SIDE - 1))
                 below = keep(T.shift_right(lane, _SIDE.bit_length() - 1))
                 sums = registers(high * wide)
@@ -186,17 +188,17 @@ def _tiles(linear: Linear) -> Any:
                     a, b = registers(high), registers(wide)
                     with T.serial(0, _DEPTH) as k:
                         for i in range(high):
-                            a[i] = tile_x[k * tall + below * high + i]
+                            a[i] = tile_x[k * (tall + 1) + i * _SIDE + below]
                         for j in range(wide):
-                            b[j] = tile_w[k * broad + right * wide + j]
+                            b[j] = tile_w[k * (broad + 1) + j * _SIDE + right]
                         for i in range(high):
                             for j in range(wide):
                                 sums[i * wide + j] = sums[i * wide + j] + a[i] * b[j]
                 for i in range(high):
-                    row = keep(down * tall + below * high + i)
+                    row = keep(down * tall + i * _SIDE + below)
                     with when(row < m):
                         for j in range(wide):
-                            column = across * broad + right * wide + j
+                            column = across * broad + j * _SIDE + right
                             value = T.Cast(linear.y_dtype, sums[i * wide + j])
                             if linear.n % broad:
                                 with when(column < linear.n):
@@ -209,7 +211,7 @@ def _tiles(linear: Linear) -> Any:
 def _fetch_x(
     linear: Linear, x: Memory, tile: Memory, tall: int, top: Any, start: Any, lane: Any, m: Any
 ) -> None:
-    """Activations ``(tall, _DEPTH)`` into ``tile[k * tall + row]``, zeros past the last column."""
+    """Activations ``(tall, _DEPTH)`` into ``tile[k * (tall + 1) + row]``, zeros past the last column."""
     lanes = _SIDE * _SIDE
     column = keep(T.bitwise_and(lane, _DEPTH - 1))
     first = keep(T.shift_right(lane, _DEPTH.bit_length() - 1))
@@ -222,11 +224,11 @@ def _fetch_x(
             value = T.if_then_else(start + column < linear.k, value, T.float32(0))
         else:
             value = T.Cast("float32", x[source, start + column])
-        tile[column * tall + row] = value
+        tile[column * (tall + 1) + row] = value
 
 
 def _fetch_w(weights: _Weights, tile: Memory, broad: int, left: Any, start: Any, lane: Any) -> None:
-    """Weights of ``broad`` rows, ``_DEPTH`` columns, into ``tile[k * broad + row]``."""
+    """Weights of ``broad`` rows, ``_DEPTH`` columns, into ``tile[k * (broad + 1) + row]``."""
     linear, lanes = weights.linear, _SIDE * _SIDE
     unit = linear.codes_per_word
     per_row = _DEPTH // unit
@@ -242,7 +244,9 @@ def _fetch_w(weights: _Weights, tile: Memory, broad: int, left: Any, start: Any,
             word = keep(weights.stored[source, T.truncdiv(inside, unit)], "uint32")
             scale = keep(weights.scale(source, inside), "float32")
             for offset in range(unit):
-                tile[(place * unit + offset) * broad + row] = weights.code(word, offset) * scale
+                tile[(place * unit + offset) * (broad + 1) + row] = (
+                    weights.code(word, offset) * scale
+                )
         else:
             # Past the last column the activations are zero.
-            tile[place * broad + row] = T.Cast("float32", weights.stored[source, inside])
+            tile[place * (broad + 1) + row] = T.Cast("float32", weights.stored[source, inside])
