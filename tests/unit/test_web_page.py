@@ -336,7 +336,7 @@ def test_a_model_that_the_device_cannot_run_is_not_offered(browser: Browser, sit
     assert "16-bit numbers (shader-f16)" in single.found[0]
     asked = [["open", f"{site.url}?model=toy-q4f32_1"], *steps[1:]]
     assert browser.browse(*asked, checked, script=adapter()).found[1] == "toy-q4f32_1"
-    big = {"memory__kv_cache_bytes": 1 << 29}
+    big = {"memory__largest_buffer_bytes": 1 << 28}
     site.write(site.artifact(changes=big))
     seen = browser.browse(*steps, ["text", "#load"], script=adapter(binding=(1 << 30) - 1))
     assert "has a tensor of 268 MB, and buffers have at most 134 MB here" in seen.found[0]

@@ -36,7 +36,8 @@ async function readList(url) {
   let response;
   try {
     // An older list would ask for files that the site no longer has.
-    response = await fetch(url, { cache: "no-cache" });
+    // Servers date files to the second: one written twice in a second would pass for unchanged.
+    response = await fetch(url, { cache: "no-store" });
   } catch (error) {
     throw new Failure("network", { file: name, message: String(error) });
   }
