@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.layout import LIBRARY_FACTS
 from edgec.artifacts.memory_plan import MIB, MemoryPlan
-from edgec.checkpoints import tokenizer_files
+from edgec.checkpoints import code_forms, expected_forms, open_checkpoint, tokenizer_files
 from edgec.layouts.mlc import tensors
 from edgec.layouts.specs import weight_bytes
 from edgec.models.causal_lm_parameters import model_parameters
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from edgec.checkpoints import CodesForm
     from edgec.models.kv_cache import KVCacheSpec
     from edgec.models.parameters import Parameter
     from edgec.pipeline.diagnose import Diagnosis
@@ -115,7 +116,13 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
     quantization = plan.loaded.recipe.quantization
     scheme = find_scheme(quantization.scheme)
     parameters = model_parameters(config)
-    schemes = tensor_schemes(parameters, scheme, quantization.group_size, quantization.overrides)
+    schemes = tensor_schemes(
+        parameters,
+        scheme,
+        quantization.group_size,
+        quantization.overrides,
+        _codes(plan, outputs.get("checkpoint"), parameters),
+    )
     check_fit(plan)
     groups = _groups(parameters, schemes, scheme)
     library, workspace = _compiled(outputs.get("compile"))
@@ -136,6 +143,18 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         artifact=artifact,
         budgets=_budgets(plan, memory, artifact, complete=library is not None),
     )
+
+
+def _codes(
+    plan: BuildPlan, stored: Path | None, parameters: Sequence[Parameter]
+) -> Mapping[str, CodesForm]:
+    """What decides whether matrices have zero points; of a hub model, as its config lets expect."""
+    if stored is not None:
+        return ModelFile.read(stored).codes
+    if plan.source.kind in ("folder", "gguf"):
+        recipe = plan.loaded
+        return code_forms(open_checkpoint(recipe.recipe.model.source, recipe.base), parameters)
+    return expected_forms(plan.source.config, parameters)
 
 
 def _groups(
@@ -161,7 +180,8 @@ def _groups(
 def _storage(scheme: TensorScheme | None, whole: Scheme) -> str:
     if scheme is None:
         return whole.dtype
-    return f"{scheme.bits} bits in groups of {scheme.group_size}"
+    zeros = ", with zero points" if scheme.zeros else ""
+    return f"{scheme.bits} bits in groups of {scheme.group_size}{zeros}"
 
 
 def _cache_spec(config: dict[str, Any], scheme: Scheme) -> KVCacheSpec:
