@@ -50,9 +50,8 @@ class QuantizedCheckpointWriter:
         zeros = f"{name}#zeros"
         if zeros in self._segments:
             # Rows without zero points can stand beside rows with them, in a fused matrix.
-            self._write(
-                zeros, start, np.zeros(tensor.scales.shape, np.int8) if none else tensor.zeros
-            )
+            none = np.zeros(tensor.scales.shape, np.int8)
+            self._write(zeros, start, none if tensor.zeros is None else tensor.zeros)
         else:
             assert tensor.zeros is None, name
 
