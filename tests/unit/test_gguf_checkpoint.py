@@ -205,8 +205,13 @@ class _Coded:
         (CodesForm(4, 32, "float32"), TensorScheme(4, 32, "float32"), True),
         (CodesForm(4, 32, "float32"), _Q4, False),
         (CodesForm(4, 32, "float16", zeros=True), _Q4, False),
+        (CodesForm(4, 32, "float16", zeros=True), TensorScheme(4, 32, "float16", True), True),
+        (CodesForm(4, 32, "float16"), TensorScheme(4, 32, "float16", True), True),
         (CodesForm(8, 32, "float16"), _Q4, False),
-        (CodesForm(4, 64, "float16"), _Q4, False),
+        (CodesForm(4, 32, "float16"), TensorScheme(8, 32, "float16"), True),
+        (CodesForm(4, 128, "float16"), _Q4, True),
+        (CodesForm(4, 16, "float16"), _Q4, False),
+        (CodesForm(4, 48, "float16"), _Q4, False),
     ],
 )
 def test_codes_fit_or_not(form: CodesForm | None, scheme: TensorScheme | None, taken: bool) -> None:
