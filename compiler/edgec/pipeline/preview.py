@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.layout import LIBRARY_FACTS
 from edgec.artifacts.memory_plan import MIB, MemoryPlan
 from edgec.checkpoints import code_forms, expected_forms, open_checkpoint, tokenizer_files
+from edgec.checkpoints.gguf.file import GgufFile
+from edgec.checkpoints.gguf.tokenizer import tokenizer_contents
 from edgec.layouts.mlc import tensors
 from edgec.layouts.specs import weight_bytes
 from edgec.models.causal_lm_parameters import model_parameters
@@ -22,9 +25,8 @@ from edgec.stages.model_file import ModelFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from edgec.checkpoints import CodesForm
+    from edgec.checkpoints import CodesForm, ModelSource
     from edgec.models.kv_cache import KVCacheSpec
     from edgec.models.parameters import Parameter
     from edgec.pipeline.diagnose import Diagnosis
@@ -133,7 +135,7 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         sliding_window=plan.window.size if plan.window else None,
         workspace=workspace,
     )
-    files = _small_files(outputs.get("checkpoint"), plan.source.folder)
+    files = _small_files(outputs.get("checkpoint"), plan.source)
     artifact = memory.weights + files + (library or 0)
     return Preview(
         diagnosis=diagnosis,
@@ -198,12 +200,15 @@ def _compiled(folder: Path | None) -> tuple[int | None, dict[str, int] | None]:
     return (folder / facts["library"]).stat().st_size, facts["metadata"]["memory_usage"]
 
 
-def _small_files(stored: Path | None, source: Path) -> int:
+def _small_files(stored: Path | None, source: ModelSource) -> int:
     # Of a model on the hub the files are only there once the stage has fetched them.
-    if stored is None:
-        files = tokenizer_files(source)
-    else:
+    if stored is not None:
         files = [stored / name for name in ModelFile.read(stored).files]
+    else:
+        files = tokenizer_files(source.folder)
+        if not files and source.kind == "gguf":
+            file = GgufFile(Path(source.where))
+            return sum(map(len, tokenizer_contents(file.metadata, source.where).values()))
     return sum(path.stat().st_size for path in files)
 
 

@@ -90,22 +90,29 @@ _PRE: Mapping[str, _PreTokenizer] = MappingProxyType(
 
 
 def write_tokenizer(metadata: Mapping[str, Any], folder: Path, where: str) -> list[str]:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json`` into a folder.
+    """Write what :func:`tokenizer_contents` gives into a folder; returns the files' names."""
+    contents = tokenizer_contents(metadata, where)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return list(contents)
+
+
+def tokenizer_contents(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]:
+    """Make ``tokenizer.json`` and ``tokenizer_config.json``.
 
     Args:
         metadata: of the file.
-        folder: where the files go.
         where: the GGUF file's name for error messages.
 
     Returns:
-        The names of the files; none for a file without a tokenizer.
+        The files' contents by their names; none for a file without a tokenizer.
 
     Raises:
         CheckpointError: the tokenizer is damaged, or of a kind that can't be made exactly.
     """
     kind = metadata.get("tokenizer.ggml.model", "none")
     if kind in ("none", "no_vocab"):
-        return []
+        return {}
     pre = metadata.get("tokenizer.ggml.pre")
     rules = _PRE.get(pre) if isinstance(pre, str) else None
     if kind != "llama" and (kind != "gpt2" or rules is None):
@@ -129,11 +136,10 @@ def write_tokenizer(metadata: Mapping[str, Any], folder: Path, where: str) -> li
     config = _config(metadata, tokens, where)
     if config["add_bos_token"]:
         tokenizer["post_processor"] = _with_start(config, tokens)
-    contents = {"tokenizer.json": tokenizer, "tokenizer_config.json": config}
-    for name, content in contents.items():
-        text = json.dumps(content, ensure_ascii=False, indent=1)
-        (folder / name).write_text(text, encoding="utf-8")
-    return list(contents)
+    return {
+        name: json.dumps(content, ensure_ascii=False, indent=1).encode()
+        for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config))
+    }
 
 
 def _sentencepiece(
