@@ -99,9 +99,11 @@ class GgufFile:
             )
         target = out.reshape(-1, entry.type.block)
         done = 0
-        for raw in self.pieces(name, start, out.shape[0], step):
-            dequantize(raw, target[done : done + raw.shape[0]])
-            done += raw.shape[0]
+        # Scales may be infinite or no numbers: whoever stores the values refuses them by row.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for raw in self.pieces(name, start, out.shape[0], step):
+                dequantize(raw, target[done : done + raw.shape[0]])
+                done += raw.shape[0]
 
     def pieces(
         self, name: str, start: int, count: int, step: int = 1
