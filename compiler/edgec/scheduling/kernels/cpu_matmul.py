@@ -255,13 +255,25 @@ class Weights:
         if not p.zeros:
             return None
 
-        def point(group: Any) -> Any:
-            word = self._zeros[row, group // p.codes_per_word]
-            shift = T.Cast("uint32", group % p.codes_per_word * p.bits)
-            stored = T.bitwise_and(T.shift_right(word, shift), T.uint32((1 << p.bits) - 1))
-            return T.Cast("float32", T.reinterpret("int32", stored))
+        def points(first: Any, lanes: int, words: int) -> Any:
+            """Zero points from group ``first`` on, each for ``words`` lanes; one word holds them."""
+            word = broadcast(self._zeros[row, first // p.codes_per_word], lanes)
+            shift = broadcast(T.Cast("uint32", first % p.codes_per_word * p.bits), lanes)
+            if lanes > words:
+                places = T.ramp(0, 1, lanes) // broadcast(T.int32(words), lanes)
+                steps = places * broadcast(T.int32(p.bits), lanes)
+                shift = shift + T.Cast(vector("uint32", lanes), steps)
+            mask = broadcast(T.uint32((1 << p.bits) - 1), lanes)
+            stored = T.bitwise_and(T.shift_right(word, shift), mask)
+            return T.Cast(vector("float32", lanes), T.reinterpret(vector("int32", lanes), stored))
 
-        return self._of_groups(block, point)
+        words = p.group // p.codes_per_word
+        if words >= p.lanes:
+            return broadcast(points(block * p.lanes // words, 1, 1), p.lanes)
+        groups = p.lanes // words
+        if p.codes_per_word % groups == 0:
+            return points(block * groups, p.lanes, words)
+        return self._of_groups(block, lambda group: points(group, 1, 1))
 
     def _of_groups(self, block: Any, value: Callable[[Any], Any]) -> Any:
         """A value of each group, once for every word of a vector that belongs to it."""
