@@ -1,4 +1,4 @@
-"""The codes of a GPTQ checkpoint come out of the quantize stage bit for bit."""
+"""The codes of GPTQ and AWQ checkpoints come out of the quantize stage bit for bit."""
 
 from __future__ import annotations
 
@@ -27,23 +27,33 @@ FUSED = {
 }
 
 
-def test_every_code_and_scale_is_the_checkpoints(tmp_path: Path) -> None:
-    write(tmp_path, "gptq")
+@pytest.mark.parametrize(
+    ("form", "group", "symmetric"),
+    [("gptq", 32, True), ("gptq", 128, False), ("awq", 128, False), ("awq", 64, True)],
+)
+def test_every_code_scale_and_zero_point_is_the_checkpoints(
+    tmp_path: Path, form: str, group: int, symmetric: bool
+) -> None:
+    write(tmp_path, form, group=group, symmetric=symmetric)
     original = safetensors.numpy.load_file(
         resources.folder("recipes") / "tinypy" / "model.safetensors"
     )
-    with QuantizedCheckpoint(stages(tmp_path, "gptq")) as stored:
+    with QuantizedCheckpoint(stages(tmp_path, form)) as stored:
         for layer in range(6):
             prefix = f"model.layers.{layer}."
             for parameter, sources in FUSED.items():
                 forms = [
-                    quantized_to(original[f"{prefix}{s}.weight"], group=32, symmetric=True)
+                    quantized_to(original[f"{prefix}{s}.weight"], group=group, symmetric=symmetric)
                     for s in sources
                 ]
                 name = f"{prefix}{parameter}.weight"
                 tensor = stored.quantized(name, 0, stored.shape(name)[0])
-                codes = np.concatenate([form.codes - 8 for form in forms])
-                scales = np.concatenate([form.scales for form in forms])
+                codes = np.concatenate([f.codes - 8 for f in forms])
+                scales = np.concatenate([f.scales for f in forms]).repeat(group // 32, axis=1)
                 np.testing.assert_array_equal(tensor.codes, codes)
                 np.testing.assert_array_equal(tensor.scales.view(np.uint16), scales.view(np.uint16))
-                assert tensor.zeros is None
+                if symmetric:
+                    assert tensor.zeros is None
+                    continue
+                zeros = np.concatenate([f.zeros for f in forms]) - 8
+                np.testing.assert_array_equal(tensor.zeros, zeros.repeat(group // 32, axis=1))

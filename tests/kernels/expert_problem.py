@@ -21,6 +21,7 @@ LAYERS = [
     Experts(Linear(36, 64, F32, F32, "uint32", 8, 32, F32), experts=8, share=3),
     Experts(Linear(33, 100, F32, F32, F32), experts=4, share=2),
     Experts(Linear(64, 72, F16, F32, F16), experts=70, share=1),
+    Experts(Linear(40, 320, F32, F32, "uint32", 4, 32, F32, zeros=True), experts=5, share=2),
 ]
 
 

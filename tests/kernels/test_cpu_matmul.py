@@ -12,6 +12,7 @@ load_tvm()
 import tvm  # noqa: E402
 
 from edgec.scheduling.kernels.cpu_matmul import Matmul, many_rows, one_row  # noqa: E402
+from kernels.test_gpu_linear import in_words  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,9 @@ QUANTIZED = [
     Matmul(48, 512, F32, F32, "uint32", 8, 32, F32, vector_bits=256),
     Matmul(5, 8, F32, F32, "uint32", 4, 8, F32, vector_bits=512),
     Matmul(18, 4096, F32, F32, "uint32", 4, 32, F32, vector_bits=512),
+    Matmul(37, 640, F16, F16, "uint32", 4, 32, F16, zeros=True, vector_bits=512),
+    Matmul(21, 72, F16, F32, "uint32", 8, 24, F16, zeros=True, vector_bits=512),
+    Matmul(33, 512, F32, F32, "uint32", 4, 128, F32, zeros=True, vector_bits=256),
 ]
 PLAIN = [
     Matmul(64, 128, F32, F32, F32, vector_bits=512),
@@ -73,22 +77,22 @@ def _tolerance(p: Matmul, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("p", QUANTIZED, ids=str)
 def test_quantized_matmul_equals_float64(p: Matmul, m: int) -> None:
     random = np.random.default_rng(p.n * 1000 + p.k + m)
-    zero = (1 << (p.bits - 1)) - 1
     codes = random.integers(0, 1 << p.bits, (p.n, p.k)).astype(np.uint32)
     scales = random.uniform(0.5, 1.5, (p.n, p.k // p.group)).astype(p.scale_dtype)
     scales *= random.choice(np.array([-1, 1], p.scale_dtype), scales.shape)
     x = random.uniform(-1, 1, (m, p.k)).astype(p.x_dtype)
-    per_word = 32 // p.bits
-    words = np.zeros((p.n, p.k // per_word), np.uint32)
-    for j in range(per_word):
-        words |= codes[:, j::per_word] << np.uint32(p.bits * j)
-    weights = (codes.astype(np.float64) - zero) * np.repeat(
+    arguments = [x, in_words(codes, p.bits), scales]
+    zeros = np.full(scales.shape, (1 << (p.bits - 1)) - 1)
+    if p.zeros:
+        zeros = random.integers(0, 1 << p.bits, scales.shape)
+        arguments.append(in_words(zeros, p.bits))
+    weights = (codes.astype(np.float64) - np.repeat(zeros, p.group, axis=1)) * np.repeat(
         scales.astype(np.float64), p.group, axis=1
     )
     expected = x.astype(np.float64) @ weights.T
     # The kernel for one row sums the stored, unsigned codes: up to twice as large as the weights.
     stored = codes * np.repeat(np.abs(scales.astype(np.float64)), p.group, axis=1)
-    error = np.abs(_run(p, m, [x, words, scales]) - expected)
+    error = np.abs(_run(p, m, arguments) - expected)
     assert (error <= _tolerance(p, x, np.maximum(np.abs(weights), stored))).all(), error.max()
 
 

@@ -36,6 +36,9 @@ LAYERS = [
     Linear(40, 64, F32, F32, "uint32", 8, 32, F32),
     Linear(130, 72, F16, F32, F16),
     Linear(33, 100, F32, F32, F32),
+    # With zero points, whose words are full and not.
+    Linear(128, 320, F16, F16, "uint32", 4, 32, F16, zeros=True),
+    Linear(70, 192, F16, F32, "uint32", 8, 32, F16, zeros=True),
 ]
 ROWS = [2, 8, 37]
 CHECKED = {2, 37}
@@ -61,13 +64,26 @@ def inputs(layer: Linear, rows: int) -> tuple[list[Any], Any, Any]:
         w = random.standard_normal((layer.n, layer.k)).astype(layer.w_dtype)
         return [x, w], x.astype(np.float64), w.astype(np.float64)
     most = (1 << layer.bits) - 1
+    groups = layer.n, layer.k // layer.group
     codes = random.integers(0, most + 1, (layer.n, layer.k))
-    scales = random.uniform(0.01, 0.1, (layer.n, layer.k // layer.group)).astype(layer.scale_dtype)
-    shifts = layer.bits * np.arange(layer.codes_per_word, dtype=np.uint64)
-    parts = codes.reshape(layer.n, -1, layer.codes_per_word).astype(np.uint64)
-    words = np.bitwise_or.reduce(parts << shifts, axis=2).astype(np.uint32)
-    weights = (codes - most // 2) * np.repeat(scales.astype(np.float64), layer.group, axis=1)
-    return [x, words, scales], x.astype(np.float64), weights
+    scales = random.uniform(0.01, 0.1, groups).astype(layer.scale_dtype)
+    zeros = random.integers(0, most + 1, groups) if layer.zeros else np.full(groups, most // 2)
+    centered = codes - np.repeat(zeros, layer.group, axis=1)
+    weights = centered * np.repeat(scales.astype(np.float64), layer.group, axis=1)
+    stored = [x, in_words(codes, layer.bits), scales]
+    if layer.zeros:
+        stored.append(in_words(zeros, layer.bits))
+    return stored, x.astype(np.float64), weights
+
+
+def in_words(numbers: Any, bits: int) -> Any:
+    """``(n, count)`` unsigned numbers, neighbours in a word; what is left of the last word is noise."""
+    per_word = 32 // bits
+    rest = -numbers.shape[1] % per_word
+    padded = np.pad(numbers, ((0, 0), (0, rest)), constant_values=(1 << bits) - 1)
+    parts = padded.reshape(len(numbers), -1, per_word).astype(np.uint64)
+    shifts = bits * np.arange(per_word, dtype=np.uint64)
+    return np.bitwise_or.reduce(parts << shifts, axis=2).astype(np.uint32)
 
 
 def tolerance(layer: Linear, wide_x: Any, wide_w: Any) -> float:

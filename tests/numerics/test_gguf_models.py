@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("gguf")
-    for kind in ("F16", "Q4_0", "Q8_0"):
+    for kind in ("F16", "Q4_0", "Q5_0", "Q8_0"):
         write_tinypy(path / f"{kind}.gguf", kind)
     return path
 
@@ -56,7 +56,7 @@ def test_float16_tensors_are_the_originals_also_in_ranges(folder: Path) -> None:
             np.testing.assert_array_equal(checkpoint.rows(name, start, stop), values[start:stop])
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("Q4_0", 4), ("Q8_0", 8)])
+@pytest.mark.parametrize(("kind", "bits"), [("Q4_0", 4), ("Q4_0", 8), ("Q5_0", 8), ("Q8_0", 8)])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_codes_are_taken_over_exactly(
     folder: Path, tmp_path: Path, kind: str, bits: int, dtype: str
@@ -83,17 +83,20 @@ def test_codes_are_taken_over_exactly(
             expected = [checkpoint.rows(s.name, 0, s.shape[0]) for s in parameter.sources]
             np.testing.assert_array_equal(whole.dequantize(), np.concatenate(expected))
         # The bytes of a tensor whose rows are in order, by the format: a scale, then its codes.
-        blocks = raw["blk.0.ffn_down.weight"].reshape(-1, 18 if bits == 4 else 34)
+        blocks = raw["blk.0.ffn_down.weight"].reshape(
+            -1, {"Q4_0": 18, "Q5_0": 22, "Q8_0": 34}[kind]
+        )
         down = quantized.quantized("model.layers.0.mlp.down_proj.weight", 0, 256)
     np.testing.assert_array_equal(
         down.scales.ravel().astype(np.float16), blocks[:, :2].copy().view("<f2").ravel()
     )
-    packed = blocks[:, 2:]
-    codes = (
-        np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.int8) - 8
-        if bits == 4
-        else packed.view(np.int8)
-    )
+    packed = blocks[:, -16:]
+    codes = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.int8) - 8
+    if kind == "Q5_0":
+        fifth = blocks[:, 2:6].copy().view("<u4") >> np.arange(32, dtype=np.uint32) & 1
+        codes = codes - 8 + 16 * fifth.astype(np.int8)
+    elif kind == "Q8_0":
+        codes = blocks[:, 2:].view(np.int8)
     np.testing.assert_array_equal(down.codes.reshape(-1, 32), codes)
 
 

@@ -89,6 +89,17 @@ def test_gemmas_norms_are_lowered(tmp_path: Path) -> None:
     assert checkpoint.config["tie_word_embeddings"] is True
 
 
+def _vector(*values: float) -> tuple[tuple[int, ...], int, bytes]:
+    return (len(values),), 0, np.array(values, "<f4").tobytes()
+
+
+def _scaling(kind: str, factor: float) -> list[bytes]:
+    return [
+        pair("llama.rope.scaling.type", STRING, text(kind)),
+        pair("llama.rope.scaling.factor", F32, struct.pack("<f", factor)),
+    ]
+
+
 _EMBEDDING = {"token_embd.weight": _floats(8, 64)}
 UNUSABLE: dict[str, tuple[dict[str, Any], list[bytes], type[EdgecError], str]] = {
     "no architecture": (_EMBEDDING, [], CheckpointError, "general.architecture"),
@@ -119,9 +130,47 @@ UNUSABLE: dict[str, tuple[dict[str, Any], list[bytes], type[EdgecError], str]] =
         *({**_EMBEDDING, "blk.0.attn_q.weight": _floats(60, 3)}, llama_pairs()),
         *(CheckpointError, "don't divide into 4 heads"),
     ),
-    "scaled": (
-        *({**_EMBEDDING, "rope_freqs.weight": _floats(8)}, llama_pairs()),
-        *(UnsupportedModelError, "config.json beside"),
+    "another rule": (
+        *({**_EMBEDDING, "rope_freqs.weight": _vector(1, 2, 3, 4, 5, 6, 7, 8)}, llama_pairs()),
+        *(UnsupportedModelError, "isn't Llama 3's; put the model's config.json beside"),
+    ),
+    "no factor": (
+        *({**_EMBEDDING, "rope_freqs.weight": _vector(*[0] * 8)}, llama_pairs()),
+        *(CheckpointError, "numbers that aren't positive"),
+    ),
+    "few factors": (
+        *({**_EMBEDDING, "rope_freqs.weight": _vector(1, 2)}, llama_pairs()),
+        *(CheckpointError, "8 pairs are rotated"),
+    ),
+    "long alone": (
+        *(
+            {**_EMBEDDING, "rope_factors_long.weight": _vector(*[1] * 8)},
+            [*llama_pairs(), number("llama.rope.scaling.original_context_length", 64)],
+        ),
+        *(CheckpointError, "rope_factors_short.weight is missing"),
+    ),
+    "no original length": (
+        *({**_EMBEDDING, "rope_factors_long.weight": _vector(*[1] * 8)}, llama_pairs()),
+        *(CheckpointError, "original_context_length is None"),
+    ),
+    "unknown scaling": (
+        *(_EMBEDDING, [*llama_pairs(), *_scaling("magic", 4)]),
+        *(UnsupportedModelError, "rope.scaling.type 'magic'"),
+    ),
+    "layers": (
+        *(_EMBEDDING, llama_pairs(block_count=1 << 30)),
+        *(CheckpointError, "a number up to 16,384"),
+    ),
+    "heads without width": (
+        *(_EMBEDDING, llama_pairs(**{"attention.head_count": 1 << 20})),
+        *(CheckpointError, "leaves a head any width"),
+    ),
+    "experts without an axis": (
+        *(
+            {**_EMBEDDING, "blk.0.ffn_up_exps.weight": _floats(8, 64)},
+            [*llama_pairs(), number("llama.expert_count", 2), number("llama.expert_used_count", 2)],
+        ),
+        *(CheckpointError, "not that of experts"),
     ),
 }
 
@@ -133,6 +182,29 @@ def test_a_model_that_cant_be_used_is_refused(case: str, tmp_path: Path) -> None
     with pytest.raises(error, match=what) as raised:
         GgufCheckpoint(path)
     assert str(path) in str(raised.value)
+
+
+def test_scaled_rotary_embeddings(tmp_path: Path) -> None:
+    """Rules of which a file has the parameters; those of which it has results are elsewhere."""
+    original = number("llama.rope.scaling.original_context_length", 64)
+    path = tmp_path / "a.gguf"
+    linear = GgufCheckpoint(_write(path, _EMBEDDING, *llama_pairs(), *_scaling("linear", 8)))
+    assert linear.config["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
+    pairs = [*llama_pairs(), *_scaling("yarn", 4), original]
+    assert GgufCheckpoint(_write(path, _EMBEDDING, *pairs)).config["rope_scaling"] == {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    for pairs in (_scaling("none", 4), _scaling("linear", 1)):
+        config = GgufCheckpoint(_write(path, _EMBEDDING, *llama_pairs(), *pairs)).config
+        assert "rope_scaling" not in config
+    factors = {f"rope_factors_{n}.weight": _vector(*[1.1] * 8) for n in ("long", "short")}
+    attention = pair("llama.rope.scaling.attn_factor", F32, struct.pack("<f", 1.5))
+    tensors = {**_EMBEDDING, **factors}
+    config = GgufCheckpoint(_write(path, tensors, *llama_pairs(), original, attention)).config
+    assert config["rope_scaling"]["long_factor"] == [1.1] * 8
+    assert config["rope_scaling"]["attention_factor"] == 1.5
 
 
 def test_a_type_without_values_is_refused_by_name(tmp_path: Path) -> None:
@@ -205,8 +277,13 @@ class _Coded:
         (CodesForm(4, 32, "float32"), TensorScheme(4, 32, "float32"), True),
         (CodesForm(4, 32, "float32"), _Q4, False),
         (CodesForm(4, 32, "float16", zeros=True), _Q4, False),
+        (CodesForm(4, 32, "float16", zeros=True), TensorScheme(4, 32, "float16", True), True),
+        (CodesForm(4, 32, "float16"), TensorScheme(4, 32, "float16", True), True),
         (CodesForm(8, 32, "float16"), _Q4, False),
-        (CodesForm(4, 64, "float16"), _Q4, False),
+        (CodesForm(4, 32, "float16"), TensorScheme(8, 32, "float16"), True),
+        (CodesForm(4, 128, "float16"), _Q4, True),
+        (CodesForm(4, 16, "float16"), _Q4, False),
+        (CodesForm(4, 48, "float16"), _Q4, False),
     ],
 )
 def test_codes_fit_or_not(form: CodesForm | None, scheme: TensorScheme | None, taken: bool) -> None:

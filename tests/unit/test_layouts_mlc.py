@@ -17,21 +17,22 @@ from edgec.quantization.tensors import QuantizedTensor
 def tensors_of_any_kind(draw: st.DrawFn) -> QuantizedTensor:
     bits = draw(st.sampled_from([4, 8]))
     group = draw(st.sampled_from([8, 16, 24, 32, 128]))
-    rows, groups = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    rows, groups = draw(st.integers(1, 4)), draw(st.integers(1, 9))
     scale_dtype = draw(st.sampled_from(["float16", "float32"]))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     end = 1 << (bits - 1)
     codes = random.integers(-end, end, (rows, groups * group)).astype(np.int8)
     scales = random.uniform(-1, 1, (rows, groups)).astype(scale_dtype)
     scales[random.random(scales.shape) < 0.1] = 0
-    return QuantizedTensor(codes, scales, bits)
+    zeros = random.integers(-end, end, scales.shape).astype(np.int8)
+    return QuantizedTensor(codes, scales, bits, zeros if draw(st.booleans()) else None)
 
 
 @given(tensors_of_any_kind())
 def test_unpack_is_the_exact_inverse(tensor: QuantizedTensor) -> None:
     before = tensor.codes.copy(), tensor.scales.copy()
     packed = pack(tensor)
-    found = unpack(packed["q_weight"], packed["q_scale"], tensor.bits)
+    found = unpack(packed["q_weight"], packed["q_scale"], tensor.bits, packed.get("q_zero"))
     np.testing.assert_array_equal(found.codes, tensor.codes)
     np.testing.assert_array_equal(found.scales, tensor.scales)
     assert found.scales.dtype == tensor.scales.dtype
@@ -50,14 +51,20 @@ def test_words_bit_by_bit(tensor: QuantizedTensor) -> None:
     assert words.dtype == np.uint32
     assert words.shape == (rows, columns // per_word)
     assert not np.signbit(scales[scales == 0]).any()
+    zeros = packed.get("q_zero")
+    assert (zeros is None) == (tensor.zeros is None)
     values = np.empty((rows, columns))
     for row in range(rows):
         for column in range(columns):
             word = int(words[row, column // per_word])
             unsigned = word >> (column % per_word * tensor.bits) & ((1 << tensor.bits) - 1)
             assert unsigned == largest - int(tensor.codes[row, column])
-            scale = float(scales[row, column // tensor.group_size])
-            values[row, column] = (unsigned - largest) * scale
+            group = column // tensor.group_size
+            zero = largest
+            if zeros is not None:
+                word = int(zeros[row, group // per_word])
+                zero = word >> (group % per_word * tensor.bits) & ((1 << tensor.bits) - 1)
+            values[row, column] = (unsigned - zero) * float(scales[row, group])
     np.testing.assert_array_equal(values.astype(np.float32), tensor.dequantize())
 
 
@@ -82,10 +89,11 @@ def test_scales_are_negated_exactly_and_zeros_stay_positive(dtype: str) -> None:
     assert not np.signbit(scales[0, :2]).any()
 
 
-def test_zero_points_are_refused() -> None:
-    codes, scales = np.zeros((1, 8), np.int8), np.ones((1, 1), np.float16)
-    with pytest.raises(ValueError, match="zero points"):
-        pack(QuantizedTensor(codes, scales, 4, np.zeros((1, 1), np.int8)))
+def test_the_rest_of_the_last_word_of_zero_points_is_always_the_same() -> None:
+    codes, scales = np.zeros((2, 24), np.int8), np.ones((2, 3), np.float16)
+    zeros = np.array([[7, -8, 0], [1, 2, 3]], np.int8)
+    packed = pack(QuantizedTensor(codes, scales, 4, zeros))
+    assert [hex(word) for word in packed["q_zero"].ravel()] == ["0x777777f0", "0x77777456"]
 
 
 def test_packed_weights_are_those_of_the_formula_from_the_weights() -> None:
@@ -107,11 +115,13 @@ def test_specs_follow_the_parameters() -> None:
         parameter("embed.weight", (50, 64), "embedding"),
         parameter("norm.weight", (64,), "norm"),
         parameter("x.proj.weight", (10, 128)),
+        parameter("y.proj.weight", (4, 288)),
     ]
     schemes = {
         "embed.weight": TensorScheme(4, 32, "float16"),
         "norm.weight": None,
         "x.proj.weight": TensorScheme(8, 64, "float16"),
+        "y.proj.weight": TensorScheme(4, 32, "float16", zeros=True),
     }
     specs = tensors(parameters, schemes, "float16")
     assert specs == [
@@ -120,9 +130,12 @@ def test_specs_follow_the_parameters() -> None:
         TensorSpec("norm.weight", (64,), "float16", "norm.weight"),
         TensorSpec("x.proj.q_weight", (10, 32), "uint32", "x.proj.weight"),
         TensorSpec("x.proj.q_scale", (10, 2), "float16", "x.proj.weight"),
+        TensorSpec("y.proj.q_weight", (4, 36), "uint32", "y.proj.weight"),
+        TensorSpec("y.proj.q_scale", (4, 9), "float16", "y.proj.weight"),
+        TensorSpec("y.proj.q_zero", (4, 2), "uint32", "y.proj.weight"),
     ]
-    assert [nbytes(spec) for spec in specs] == [1600, 200, 128, 1280, 40]
-    assert weight_bytes(specs) == 3248
+    assert [nbytes(spec) for spec in specs] == [1600, 200, 128, 1280, 40, 576, 72, 32]
+    assert weight_bytes(specs) == 3928
     for p in parameters:
         names = tuple(spec.name for spec in specs if spec.parameter == p.name)
         assert mlc_names(p.name, schemes[p.name]) == names

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from quantization_fakes import Counter, small_model
+from quantization_fakes import Counter, parameter, small_model
 
-from edgec.errors import UsageError
 from edgec.layouts import pack, shards
 from edgec.layouts.pack import pack_checkpoint
 from edgec.layouts.specs import TensorSpec, nbytes, weight_bytes
@@ -122,33 +121,38 @@ def test_the_index_says_what_the_format_asks_for(tmp_path: Path) -> None:
     }
 
 
-def test_zero_points_are_refused_by_name(tmp_path: Path) -> None:
-    _, parameters = small_model()
-    index = StoreIndex(
+def test_zero_points_are_packed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = parameter("a.weight", (50, 288))
+    scheme = TensorScheme(4, 32, "float16", zeros=True)
+    stored = StoredTensor(
+        name=p.name,
+        shape=p.shape,
         dtype="float16",
-        tensors=(
-            StoredTensor(
-                name="embed.weight",
-                shape=(50, 64),
-                dtype="float16",
-                bits=4,
-                group_size=32,
-                method="x",
-                zeros=True,
-            ),
-        ),
+        bits=4,
+        group_size=32,
+        method="x",
+        zeros=True,
     )
-    codes, points = np.zeros((50, 64), np.int8), np.zeros((50, 2), np.int8)
-    tensor = QuantizedTensor(codes, np.ones((50, 2), np.float16), 4, points)
-    with QuantizedCheckpointWriter(tmp_path, index) as writer:
-        writer.write("embed.weight", 0, tensor, Workspace())
+    random = np.random.default_rng(0)
+    tensor = QuantizedTensor(
+        random.integers(-8, 8, p.shape, np.int8),
+        random.standard_normal((50, 9)).astype(np.float16),
+        4,
+        random.integers(-8, 8, (50, 9), np.int8),
+    )
+    (tmp_path / "q").mkdir()
+    with QuantizedCheckpointWriter(
+        tmp_path / "q", StoreIndex(dtype="float16", tensors=(stored,))
+    ) as writer:
+        writer.write(p.name, 0, tensor, Workspace())
         writer.finish()
-    with (
-        QuantizedCheckpoint(tmp_path) as store,
-        pytest.raises(UsageError, match=r"embed.weight can't be packed: .* zero points; choose"),
-    ):
-        pack_checkpoint(store, parameters[:1], tmp_path, Counter(), threads=1)
-    assert not (tmp_path / "tensor-cache.json").exists()
+    monkeypatch.setattr(pack, "STEP", 100)
+    specs = packed(tmp_path / "q", tmp_path / "m", [p])
+    assert [spec.name for spec in specs] == ["a.q_weight", "a.q_scale", "a.q_zero"]
+    cache = TensorCache(tmp_path / "m")
+    values = tensor.dequantize()
+    np.testing.assert_array_equal(unpacked_rows(cache, p, scheme, 0, 50), values)
+    np.testing.assert_array_equal(unpacked_rows(cache, p, scheme, 17, 31), values[17:31])
 
 
 def test_tensors_are_cut_into_shards_by_the_rule() -> None:

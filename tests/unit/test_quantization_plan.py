@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 from quantization_fakes import parameter
 
+from edgec.checkpoints.codes import CodesForm
 from edgec.errors import UsageError
 from edgec.quantization.plan import tensor_schemes
 from edgec.quantization.schemes import SCHEMES, TensorScheme, find_scheme
@@ -49,6 +50,27 @@ def test_the_first_override_that_matches_wins() -> None:
     assert chosen["embed.weight"] == TensorScheme(8, 32, "float32")
     assert chosen["head.weight"] == TensorScheme(4, 32, "float32")
     assert chosen["layers.0.norm.weight"] is None
+
+
+def test_zero_points_come_with_codes_that_fit() -> None:
+    fused = parameter(
+        "qkv.weight", (40, 128), "linear", {"q.weight": (30, 128), "k.weight": (10, 128)}
+    )
+    parameters = [fused, parameter("o.weight", (40, 128)), parameter("norm.weight", (128,), "norm")]
+
+    def zeros(**codes: CodesForm) -> list[bool]:
+        forms = {f"{name}.weight": form for name, form in codes.items()}
+        schemes = tensor_schemes(parameters, SCHEMES["q4f16_1"], 32, codes=forms)
+        return [scheme.zeros for scheme in schemes.values() if scheme is not None]
+
+    form = CodesForm(4, 128, "float16", zeros=True)
+    assert zeros() == [False, False]
+    assert zeros(k=form) == [True, False]
+    assert zeros(o=form, norm=form) == [False, True]
+    assert zeros(q=CodesForm(4, 128, "float16"), o=CodesForm(8, 128, "float16", zeros=True)) == [
+        False,
+        False,
+    ]
 
 
 def test_an_override_can_quantize_under_a_plain_scheme() -> None:

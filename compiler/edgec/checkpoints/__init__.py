@@ -13,14 +13,19 @@ checkpoint), ``folder.py`` with ``index.py`` (a model folder), ``safetensors_fil
 
 from edgec.checkpoints.check import check_parameters
 from edgec.checkpoints.checkpoint import Checkpoint, TensorInfo
+from edgec.checkpoints.code_forms import code_forms, expected_forms
+from edgec.checkpoints.codes import CodesForm
 from edgec.checkpoints.folder import tokenizer_files
 from edgec.checkpoints.open import ModelSource, open_checkpoint, open_source
 
 __all__ = [
     "Checkpoint",
+    "CodesForm",
     "ModelSource",
     "TensorInfo",
     "check_parameters",
+    "code_forms",
+    "expected_forms",
     "open_checkpoint",
     "open_source",
     "tokenizer_files",

@@ -15,7 +15,7 @@ class CodesForm:
     """What is known of a tensor's codes without reading them.
 
     Attributes:
-        bits: width of a code, 4 or 8.
+        bits: width of a code, 4 or 8: the least of them that holds it.
         group_size: neighbouring codes of a row that share a scale.
         scale_dtype: the type that holds every scale exactly.
         zeros: whether there are zero points.
@@ -35,7 +35,7 @@ class Codes:
         codes: ``(rows, K)`` int8, signed: [-8, 7] or [-128, 127].
         scales: ``(rows, K / group_size)`` float16 or float32, of either sign.
         zeros: ``(rows, K / group_size)`` int8; None where every zero point is 0.
-        bits: width of a code, 4 or 8.
+        bits: width of a code, 4 or 8: the least of them that holds it.
         group_size: neighbouring codes of a row that share a scale.
     """
 

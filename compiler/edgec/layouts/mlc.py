@@ -3,11 +3,16 @@
 A matrix ``(N, K)`` becomes ``q_weight``, uint32 ``(N, K * bits / 32)``, and ``q_scale``,
 ``(N, K / group size)``. Code ``i`` of a word stands at its bits ``[i * bits, (i + 1) * bits)``,
 the lowest first, as an unsigned number ``q``, and the value of a weight is
-``(q - largest code) * q_scale``; there are no zero points.
+``(q - largest code) * q_scale``.
 
 The engines' own converter leaves the highest ``q`` unused: their numbers go from -7 to 7. Codes
 here go from -8 to 7, so both are negated, ``q = largest code - code`` and ``q_scale = -scale``:
 every code has its place in 0 to 15 (255), and the values are the same.
+
+A matrix with zero points has a third tensor, ``q_zero``, uint32 ``(N, groups * bits / 32)`` rounded
+up: the zero point ``z`` of each group, in words as codes are, with ``largest code - zero`` in place of
+the zero point as well. The value of a weight then is ``(q - z) * q_scale``. The engines' own schemes of
+this name have no such tensor; they load what a library's metadata lists, and hand it to the library.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 
 WEIGHT = "q_weight"
 SCALE = "q_scale"
-NO_ZEROS = "the MLC layout has no zero points"
+ZERO = "q_zero"
 
 _WORD_BITS = 32
 # The largest code at the place of every code of a word.
@@ -42,33 +47,60 @@ def pack(tensor: QuantizedTensor) -> dict[str, npt.NDArray[Any]]:
     """Pack rows of a matrix.
 
     Returns:
-        ``{"q_weight": uint32 (N, K * bits / 32), "q_scale": (N, K / group size)}``.
-
-    Raises:
-        ValueError: the tensor has zero points.
+        ``{"q_weight": uint32 (N, K * bits / 32), "q_scale": (N, K / group size)}``, and ``"q_zero":
+        uint32 (N, groups * bits / 32)``, rounded up, if there are zero points.
     """
-    if tensor.zeros is not None:
-        raise ValueError(NO_ZEROS)
     stored = pack_nibbles(tensor.codes) if tensor.bits == 4 else tensor.codes.copy()
     words, scales = stored.view("<u4"), tensor.scales.copy()
     words_in_place(words, tensor.bits)
     scales_in_place(scales)
-    return {WEIGHT: words, SCALE: scales}
+    packed = {WEIGHT: words, SCALE: scales}
+    return (
+        packed if tensor.zeros is None else {**packed, ZERO: zero_words(tensor.zeros, tensor.bits)}
+    )
 
 
-def unpack(words: npt.NDArray[np.uint32], scales: npt.NDArray[Any], bits: int) -> QuantizedTensor:
+def unpack(
+    words: npt.NDArray[np.uint32],
+    scales: npt.NDArray[Any],
+    bits: int,
+    zeros: npt.NDArray[np.uint32] | None = None,
+) -> QuantizedTensor:
     """The exact inverse of :func:`pack`.
 
     Args:
         words: ``(N, K * bits / 32)``.
         scales: ``(N, K / group size)``.
         bits: width of a code, 4 or 8.
+        zeros: ``(N, groups * bits / 32)``, rounded up; None without zero points.
     """
-    stored, negated = np.array(words, "<u4", order="C"), np.array(scales, order="C")
-    words_in_place(stored, bits)
+    negated = np.array(scales, order="C")
     scales_in_place(negated)
-    codes = unpack_nibbles(stored.view(np.uint8)) if bits == 4 else stored.view(np.int8)
-    return QuantizedTensor(codes, negated, bits)
+    groups = scales.shape[1]
+    points = None if zeros is None else np.ascontiguousarray(_signed(zeros, bits)[:, :groups])
+    return QuantizedTensor(_signed(words, bits), negated, bits, points)
+
+
+def zero_words(zeros: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.uint32]:
+    """Zero points ``(N, groups)`` as words; the rest of the last word is zero points of 0."""
+    rows, groups = zeros.shape
+    padded = np.zeros((rows, zero_columns(groups, bits) * _WORD_BITS // bits), np.int8)
+    padded[:, :groups] = zeros
+    words = (pack_nibbles(padded) if bits == 4 else padded).view("<u4")
+    words_in_place(words, bits)
+    return words
+
+
+def zero_columns(groups: int, bits: int) -> int:
+    """Words for the zero points of a row."""
+    return -(-groups * bits // _WORD_BITS)
+
+
+def _signed(words: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.int8]:
+    """Unsigned numbers in words back to two's complement, one to a byte."""
+    stored = np.array(words, "<u4", order="C")
+    words_in_place(stored, bits)
+    return unpack_nibbles(stored.view(np.uint8)) if bits == 4 else stored.view(np.int8)
 
 
 def words_in_place(words: npt.NDArray[np.uint32], bits: int) -> None:
@@ -100,13 +132,14 @@ def scales_in_place(scales: npt.NDArray[Any], workspace: Workspace | None = None
 def mlc_names(parameter_name: str, scheme: TensorScheme | None) -> tuple[str, ...]:
     """The stored names of a parameter: ``x.weight`` -> ``x.q_weight``, ``x.q_scale``.
 
-    A plain parameter (``scheme`` None) keeps its name.
+    With zero points ``x.q_zero`` is the third. A plain parameter (``scheme`` None) keeps its name.
     """
     if scheme is None:
         return (parameter_name,)
     module, _, attribute = parameter_name.rpartition(".")
     assert attribute == "weight", parameter_name
-    return (f"{module}.{WEIGHT}", f"{module}.{SCALE}")
+    kinds = (WEIGHT, SCALE, ZERO) if scheme.zeros else (WEIGHT, SCALE)
+    return tuple(f"{module}.{kind}" for kind in kinds)
 
 
 def tensors(
@@ -133,4 +166,7 @@ def tensors(
         groups = (rows, columns // scheme.group_size)
         specs.append(TensorSpec(names[0], words, "uint32", parameter.name))
         specs.append(TensorSpec(names[1], groups, scheme.scale_dtype, parameter.name))
+        if scheme.zeros:
+            zeros = (rows, zero_columns(groups[1], scheme.bits))
+            specs.append(TensorSpec(names[2], zeros, "uint32", parameter.name))
     return specs

@@ -7,8 +7,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgec.errors import UsageError
-from edgec.layouts.mlc import NO_ZEROS, WEIGHT, scales_in_place, tensors, words_in_place
+from edgec.layouts.mlc import (
+    WEIGHT,
+    ZERO,
+    scales_in_place,
+    tensors,
+    words_in_place,
+    zero_words,
+)
 from edgec.layouts.parts import split_tables, table_parts
 from edgec.layouts.shard_writer import TensorCacheWriter
 from edgec.layouts.shards import Shard, plan_shards
@@ -55,18 +61,10 @@ def pack_checkpoint(
         What the folder holds, in the order of the parameters.
 
     Raises:
-        UsageError: the method made zero points, which this layout lacks.
         CheckpointError: the quantized checkpoint is damaged.
         BuildError: the disk is full.
     """
     schemes = {parameter.name: quantized.scheme(parameter.name) for parameter in parameters}
-    for name in schemes:
-        if quantized.has_zeros(name):
-            raise UsageError(
-                f"{name} can't be packed: {NO_ZEROS}",
-                where="quantization.method",
-                remedy="choose a method without zero points, such as rtn",
-            )
     whole = tensors(parameters, schemes, quantized.dtype)
     specs = split_tables(whole, table_parts(whole, parameters, limits))
     shards = plan_shards(specs)
@@ -112,6 +110,9 @@ def _read(
     scheme = quantized.scheme(parameter)
     if scheme is None:
         return quantized.stored(parameter, start, stop, workspace)
+    if spec.name.endswith(f".{ZERO}"):
+        zeros = quantized.stored(f"{parameter}#zeros", start, stop, workspace)
+        return zero_words(zeros, scheme.bits)
     if not spec.name.endswith(f".{WEIGHT}"):
         scales = quantized.stored(f"{parameter}#scales", start, stop, workspace)
         scales_in_place(scales, workspace)

@@ -24,7 +24,7 @@ def unpacked_rows(
 ) -> npt.NDArray[np.float32]:
     """Rows ``[start, stop)`` of a parameter as float32 ``(stop - start, *shape[1:])``.
 
-    A quantized weight is ``code * scale``, rounded once to float32 (not to the scales' type).
+    A quantized weight is ``(code - zero) * scale``, rounded once to float32 (not to the scales' type).
 
     Args:
         cache: the shipped weights.
@@ -39,8 +39,8 @@ def unpacked_rows(
     arrays = [_rows(cache, name, start, stop) for name in mlc_names(parameter.name, scheme)]
     if scheme is None:
         return arrays[0].astype(np.float32)
-    words, scales = arrays
-    return unpack(words, scales, scheme.bits).dequantize()
+    words, scales, *zeros = arrays
+    return unpack(words, scales, scheme.bits, *zeros).dequantize()
 
 
 def _rows(cache: TensorCache, name: str, start: int, stop: int) -> npt.NDArray[Any]:

@@ -2,9 +2,9 @@
 
 A block that holds weights also says which checkpoint tensors they come from, so that a family
 states its structure once. Weights start plain; ``set_scheme`` turns a matrix into its logical
-quantized form: ``codes`` (int4 or int8, shape ``(out, in)``) and ``scales`` (``(out, groups)``),
-and the matmul or lookup that reads it into one call of ``edgec.quantized_matmul`` or
-``edgec.quantized_take``. The lowering of each target gives these a layout and a kernel; no
+quantized form: ``codes`` (int4 or int8, shape ``(out, in)``), ``scales`` (``(out, groups)``) and, where
+there are zero points, ``zeros`` (of the codes' type, ``(out, groups)``), and the matmul or lookup that
+reads it into one call of ``edgec.quantized_matmul`` or ``edgec.quantized_take``. The lowering of each target gives these a layout and a kernel; no
 block knows a target.
 """
 
@@ -72,15 +72,21 @@ class Matrix(nn.Module):  # type: ignore[misc]
         self.weight: nn.Parameter | None = nn.Parameter((rows, columns), dtype)
         self.codes: nn.Parameter | None = None
         self.scales: nn.Parameter | None = None
+        self.zeros: nn.Parameter | None = None
         self.bias = nn.Parameter((rows,), dtype) if bias else None
 
     def set_scheme(self, scheme: TensorScheme) -> None:
-        """Replace the plain weight by codes and scales."""
+        """Replace the plain weight by codes, scales and perhaps zero points."""
+        groups = (self.rows, self.columns // scheme.group_size)
         self.weight = None
         self.codes = nn.Parameter((self.rows, self.columns), f"int{scheme.bits}")
-        self.scales = nn.Parameter(
-            (self.rows, self.columns // scheme.group_size), scheme.scale_dtype
-        )
+        self.scales = nn.Parameter(groups, scheme.scale_dtype)
+        self.zeros = nn.Parameter(groups, f"int{scheme.bits}") if scheme.zeros else None
+
+    def stored(self) -> list[nn.Parameter]:
+        """What a matmul or a lookup reads: the plain weight, or codes, scales and zero points."""
+        parts = (self.weight, self.codes, self.scales, self.zeros)
+        return [part for part in parts if part is not None]
 
     def sources(self, path: str) -> Iterator[Parameter]:
         """The parameters of this block when it stands at ``path`` in the model."""
@@ -110,7 +116,7 @@ class Matrix(nn.Module):  # type: ignore[misc]
         else:
             y = op.extern(
                 QUANTIZED_MATMUL,
-                [x, self.codes, self.scales],
+                [x, *self.stored()],
                 Tensor.placeholder([*x.shape[:-1], self.rows], out_dtype or x.dtype),
             )
         if self.bias is None:
@@ -123,7 +129,7 @@ class Matrix(nn.Module):  # type: ignore[misc]
             return op.take(self.weight, ids, axis=0)
         return op.extern(
             QUANTIZED_TAKE,
-            [ids, self.codes, self.scales],
+            [ids, *self.stored()],
             Tensor.placeholder([*ids.shape, self.columns], self.dtype),
         )
 

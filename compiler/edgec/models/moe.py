@@ -32,7 +32,7 @@ EXPERT_MATMUL = "edgec.expert_matmul"
 """Activations ``(tokens, k)`` or ``(tokens, chosen, k)``, ids ``(tokens, chosen)`` and a plain weight
 ``(experts * n, k)`` to ``(tokens, chosen, n)``."""
 QUANTIZED_EXPERT_MATMUL = "edgec.quantized_expert_matmul"
-"""The same with codes and scales."""
+"""The same with codes, scales and, if there are some, zero points."""
 
 
 class Router(Matrix):
@@ -104,10 +104,9 @@ class ExpertMatrix(Matrix):
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
         """``(tokens, columns)`` or ``(tokens, chosen, columns)`` to ``(tokens, chosen, rows)``."""
-        stored = [self.codes, self.scales] if self.weight is None else [self.weight]
         name = QUANTIZED_EXPERT_MATMUL if self.weight is None else EXPERT_MATMUL
         shape = [*ids.shape, self.outputs]
-        return op.extern(name, [x, ids, *stored], Tensor.placeholder(shape, x.dtype))
+        return op.extern(name, [x, ids, *self.stored()], Tensor.placeholder(shape, x.dtype))
 
 
 class Experts(nn.Module):  # type: ignore[misc]

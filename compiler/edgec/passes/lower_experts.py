@@ -8,7 +8,6 @@ platform's kernel wants tokens grouped by expert, that is done once for all prod
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import tvm
@@ -115,22 +114,9 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         return relax.op.reshape(result, (tokens, chosen, n))
 
     def _linear(self, x: Any, weights: tuple[Any, ...], out: Any, k: int) -> Linear:
-        words = static_shape(weights[0])[1]
-        linear = Linear(
-            n=int(out.shape.values[-1]),
-            k=k,
-            x_dtype=str(x.ty.dtype),
-            y_dtype=str(out.dtype),
-            w_dtype=str(weights[0].ty.dtype),
-        )
-        if len(weights) == 1:
-            return linear
-        return replace(
-            linear,
-            bits=32 * words // k,
-            group=k // static_shape(weights[1])[1],
-            scale_dtype=str(weights[1].ty.dtype),
-        )
+        stored = [(static_shape(weight), str(weight.ty.dtype)) for weight in weights]
+        n = int(out.shape.values[-1])
+        return Linear.stored(stored, n=n, k=k, x_dtype=str(x.ty.dtype), y_dtype=str(out.dtype))
 
     def _group(
         self, ids: Any, flat_ids: relax.Var, slots: Any, experts: Experts

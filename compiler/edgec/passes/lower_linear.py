@@ -85,22 +85,9 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         return relax.op.reshape(result, (*outer, parameters.n))
 
     def _parameters(self, x: Any, weights: list[Any], out: Any, k: int) -> Linear:
-        n, words = static_shape(weights[0])
-        common: dict[str, Any] = {
-            "n": n,
-            "k": k,
-            "x_dtype": str(x.ty.dtype),
-            "y_dtype": str(out.dtype),
-            "w_dtype": str(weights[0].ty.dtype),
-        }
-        if len(weights) == 1:
-            return Linear(**common)
-        groups = static_shape(weights[1])[1]
-        return Linear(
-            **common,
-            bits=32 * words // k,
-            group=k // groups,
-            scale_dtype=str(weights[1].ty.dtype),
+        stored = [(static_shape(weight), str(weight.ty.dtype)) for weight in weights]
+        return Linear.stored(
+            stored, n=stored[0][0][0], k=k, x_dtype=str(x.ty.dtype), y_dtype=str(out.dtype)
         )
 
     def _kernel(self, parameters: Linear, single: bool) -> relax.GlobalVar:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from edgec.ir.params import extern_call, static_shape
 from edgec.models.blocks import QUANTIZED_TAKE
+from edgec.passes.table_lookup import lookup
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerQuantizedTake")
@@ -32,44 +33,10 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         extern = extern_call(call)
         if extern is None or extern[0] != QUANTIZED_TAKE:
             return call
-        ids, words, scales = extern[1]
+        ids, *table = extern[1]
         out = call.ty_args[0]
         columns = int(out.shape.values[-1])
-        bits = 32 * static_shape(words)[1] // columns
-        group = columns // static_shape(scales)[1]
+        bits = 32 * static_shape(table[0])[1] // columns
         return self.builder_.call_te(
-            _take,
-            ids,
-            words,
-            scales,
-            columns,
-            bits,
-            group,
-            str(out.dtype),
-            primfunc_name_hint=f"take_q{bits}",
+            lookup, ids, [table], columns, str(out.dtype), primfunc_name_hint=f"take_q{bits}"
         )
-
-
-def _take(
-    ids: te.Tensor,
-    words: te.Tensor,
-    scales: te.Tensor,
-    columns: int,
-    bits: int,
-    group: int,
-    dtype: str,
-) -> te.Tensor:
-    """Rows ``ids`` ``(n,)`` of a table as ``(n, columns)``; see ``layouts.mlc`` for the words."""
-    per_word = 32 // bits
-    zero = (1 << (bits - 1)) - 1
-
-    def value(row: Any, column: Any) -> Any:
-        word = words[ids[row], column // per_word]
-        shift = tirx.Cast("uint32", (column % per_word) * bits)
-        code = tirx.bitwise_and(
-            tirx.shift_right(word, shift), tirx.const((1 << bits) - 1, "uint32")
-        )
-        centered = tirx.Cast("int32", code) - zero
-        return tirx.Cast(dtype, centered) * scales[ids[row], column // group].astype(dtype)
-
-    return te.compute((ids.shape[0], columns), value, name="take")

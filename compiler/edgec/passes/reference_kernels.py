@@ -107,7 +107,7 @@ def _expert_meaning(function: tirx.PrimFunc) -> Any:
         return experts_meaning.tiles(Grouping.from_json(tiles))
     if (experts := attribute(EXPERTS)) is not None:
         layer = Experts.from_json(experts)
-        ungrouped = len(("x", "ids", "w", "y")) + bool(layer.linear.bits)
+        ungrouped = len(("x", "ids", "w", "y")) + bool(layer.linear.bits) + layer.linear.zeros
         return experts_meaning.expert_matmul(layer, grouped=len(function.params) > ungrouped)
     return None
 

@@ -33,7 +33,7 @@ class SplitTables:
     Args:
         parts: the shape and dtype of each part as it is stored, by the weight's position in the
             tuple; those that are left out stay whole. The parts of a table's codes have the rows
-            of those of its scales.
+            of those of its scales and zero points.
     """
 
     def __init__(self, parts: Mapping[int, Sequence[Stored]]) -> None:
@@ -102,10 +102,10 @@ class _Split(PyExprMutator):  # type: ignore[misc]
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         extern = extern_call(call)
         if extern is not None and extern[0] in (QUANTIZED_MATMUL, QUANTIZED_TAKE):
-            name, (x, codes, scales) = extern
-            if codes in self._tables:
+            name, (x, *stored) = extern
+            if stored[0] in self._tables:
                 made = self._linear if name == QUANTIZED_MATMUL else self._lookup
-                tables = self._tables[codes], self._tables[scales]
+                tables = tuple(self._tables[item] for item in stored)
                 return made(self.visit_expr(x), tables, call.ty_args[0])
         elif _is_op(call, "relax.matmul") and call.args[1] in self._transposed:
             table = self._transposed[call.args[1]]
@@ -140,7 +140,7 @@ class _Split(PyExprMutator):  # type: ignore[misc]
         )
 
     def _weights(self, tables: tuple[int, ...], part: int) -> list[relax.Var]:
-        """A part of the plain table, or of its codes and its scales."""
+        """A part of the plain table, or of its codes, scales and perhaps zero points."""
         return [
             self.builder_.emit(relax.TupleGetItem(self._new, self._positions[table] + part))
             for table in tables

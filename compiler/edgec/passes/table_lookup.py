@@ -1,4 +1,4 @@
-"""Rows of a table that is stored in parts, plain or as codes in 32-bit words, in one kernel."""
+"""Rows of a table that may be stored in parts, plain or as codes in 32-bit words, in one kernel."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def lookup(
     Args:
         ids: within the table.
         parts: of the table, in the order of their rows; each is one tensor ``(rows, columns)``, or
-            words ``(rows, columns * bits / 32)`` and scales ``(rows, columns / group)``, see
-            ``layouts.mlc``.
+            words ``(rows, columns * bits / 32)``, scales ``(rows, columns / group)`` and perhaps zero
+            points in words, see ``layouts.mlc``.
         columns: of the table.
         dtype: of the result.
     """
@@ -44,12 +44,20 @@ def lookup(
 def _value(part: Sequence[te.Tensor], row: Any, column: Any, columns: int, dtype: str) -> Any:
     if len(part) == 1:
         return part[0][row, column].astype(dtype)
-    words, scales = part
+    words, scales, *zeros = part
     bits = 32 * int(words.shape[1]) // columns
     group = columns // int(scales.shape[1])
-    per_word = 32 // bits
-    shift = tirx.Cast("uint32", (column % per_word) * bits)
-    mask = tirx.const((1 << bits) - 1, "uint32")
-    code = tirx.bitwise_and(tirx.shift_right(words[row, column // per_word], shift), mask)
-    centered = tirx.Cast("int32", code) - ((1 << (bits - 1)) - 1)
+    middle = (1 << (bits - 1)) - 1
+    zero = _number(zeros[0], row, column // group, bits) if zeros else middle
+    centered = _number(words, row, column, bits) - zero
     return tirx.Cast(dtype, centered) * scales[row, column // group].astype(dtype)
+
+
+def _number(words: te.Tensor, row: Any, place: Any, bits: int) -> Any:
+    """The number at a place of a row of words, int32."""
+    per_word = 32 // bits
+    shift = tirx.Cast("uint32", (place % per_word) * bits)
+    mask = tirx.const((1 << bits) - 1, "uint32")
+    return tirx.Cast(
+        "int32", tirx.bitwise_and(tirx.shift_right(words[row, place // per_word], shift), mask)
+    )

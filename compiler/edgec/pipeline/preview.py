@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.layout import LIBRARY_FACTS
 from edgec.artifacts.memory_plan import MIB, MemoryPlan
-from edgec.checkpoints import tokenizer_files
+from edgec.checkpoints import code_forms, expected_forms, open_checkpoint, tokenizer_files
+from edgec.checkpoints.gguf.file import GgufFile
+from edgec.checkpoints.gguf.tokenizer import tokenizer_contents
 from edgec.layouts.mlc import tensors
 from edgec.layouts.specs import weight_bytes
 from edgec.models.causal_lm_parameters import model_parameters
@@ -22,8 +25,8 @@ from edgec.stages.model_file import ModelFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+    from edgec.checkpoints import CodesForm, ModelSource
     from edgec.models.kv_cache import KVCacheSpec
     from edgec.models.parameters import Parameter
     from edgec.pipeline.diagnose import Diagnosis
@@ -115,7 +118,13 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
     quantization = plan.loaded.recipe.quantization
     scheme = find_scheme(quantization.scheme)
     parameters = model_parameters(config)
-    schemes = tensor_schemes(parameters, scheme, quantization.group_size, quantization.overrides)
+    schemes = tensor_schemes(
+        parameters,
+        scheme,
+        quantization.group_size,
+        quantization.overrides,
+        _codes(plan, outputs.get("checkpoint"), parameters),
+    )
     check_fit(plan)
     groups = _groups(parameters, schemes, scheme)
     library, workspace = _compiled(outputs.get("compile"))
@@ -126,7 +135,7 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         sliding_window=plan.window.size if plan.window else None,
         workspace=workspace,
     )
-    files = _small_files(outputs.get("checkpoint"), plan.source.folder)
+    files = _small_files(outputs.get("checkpoint"), plan.source)
     artifact = memory.weights + files + (library or 0)
     return Preview(
         diagnosis=diagnosis,
@@ -136,6 +145,18 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         artifact=artifact,
         budgets=_budgets(plan, memory, artifact, complete=library is not None),
     )
+
+
+def _codes(
+    plan: BuildPlan, stored: Path | None, parameters: Sequence[Parameter]
+) -> Mapping[str, CodesForm]:
+    """What decides whether matrices have zero points; of a hub model, as its config lets expect."""
+    if stored is not None:
+        return ModelFile.read(stored).codes
+    if plan.source.kind in ("folder", "gguf"):
+        recipe = plan.loaded
+        return code_forms(open_checkpoint(recipe.recipe.model.source, recipe.base), parameters)
+    return expected_forms(plan.source.config, parameters)
 
 
 def _groups(
@@ -161,7 +182,8 @@ def _groups(
 def _storage(scheme: TensorScheme | None, whole: Scheme) -> str:
     if scheme is None:
         return whole.dtype
-    return f"{scheme.bits} bits in groups of {scheme.group_size}"
+    zeros = ", with zero points" if scheme.zeros else ""
+    return f"{scheme.bits} bits in groups of {scheme.group_size}{zeros}"
 
 
 def _cache_spec(config: dict[str, Any], scheme: Scheme) -> KVCacheSpec:
@@ -178,12 +200,15 @@ def _compiled(folder: Path | None) -> tuple[int | None, dict[str, int] | None]:
     return (folder / facts["library"]).stat().st_size, facts["metadata"]["memory_usage"]
 
 
-def _small_files(stored: Path | None, source: Path) -> int:
+def _small_files(stored: Path | None, source: ModelSource) -> int:
     # Of a model on the hub the files are only there once the stage has fetched them.
-    if stored is None:
-        files = tokenizer_files(source)
-    else:
+    if stored is not None:
         files = [stored / name for name in ModelFile.read(stored).files]
+    else:
+        files = tokenizer_files(source.folder)
+        if not files and source.kind == "gguf":
+            file = GgufFile(Path(source.where))
+            return sum(map(len, tokenizer_contents(file.metadata, source.where).values()))
     return sum(path.stat().st_size for path in files)
 
 

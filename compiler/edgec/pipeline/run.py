@@ -182,10 +182,25 @@ def _report(plan: BuildPlan, results: Mapping[str, StageResult]) -> dict[str, An
         taken = [tensor.name for tensor in tensors if tensor.method == TAKEN_OVER]
         if taken:
             matrices = sum(tensor.method is not None for tensor in tensors)
-            head["taken_over"] = {"matrices": matrices, "exactly": len(taken), "names": taken}
+            head["taken_over"] = {
+                "matrices": matrices,
+                "exactly": len(taken),
+                "names": taken,
+                "with_zero_points": sum(t.zeros for t in tensors if t.method == TAKEN_OVER),
+                "groups": _groups(ModelFile.read(results["checkpoint"].path), frozenset(taken)),
+                "stored_groups": sorted(
+                    {t.group_size for t in tensors if t.method == TAKEN_OVER and t.group_size}
+                ),
+            }
     if "verify" not in results:
         return {**head, "verification": {"ran": False, "reason": "switched off with --no-verify"}}
     return {**head, **json.loads((results["verify"].path / REPORT).read_text())}
+
+
+def _groups(model: ModelFile, names: Collection[str]) -> list[int]:
+    """The sizes of the groups that matrices have in the checkpoint."""
+    sources = (s for p in model.parameters if p.name in names for s in p.sources)
+    return sorted({model.codes[source.name].group_size for source in sources})
 
 
 def _write(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from edgec.errors import UsageError
 from edgec.quantization.schemes import Scheme, TensorScheme
+from edgec.quantization.takeover import fits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from edgec.checkpoints.codes import CodesForm
     from edgec.models.parameters import Parameter
 
 _MATRICES = frozenset({"linear", "embedding", "head"})
@@ -41,6 +45,7 @@ def tensor_schemes(
     scheme: Scheme,
     group_size: int,
     overrides: Sequence[Override] = (),
+    codes: Mapping[str, CodesForm] = MappingProxyType({}),
 ) -> dict[str, TensorScheme | None]:
     """Decide for every parameter how it is stored; the first override that matches wins.
 
@@ -51,6 +56,8 @@ def tensor_schemes(
         scheme: of the whole model.
         group_size: where an override names none.
         overrides: of the recipe, in its order.
+        codes: the checkpoint's tensors that are codes already, by name. Of a parameter that takes
+            codes with zero points over, the scheme has them.
 
     Returns:
         A scheme per parameter name, None for plain tensors.
@@ -71,7 +78,10 @@ def tensor_schemes(
                 bits, group = override.bits, override.group_size or group_size
                 break
         if bits not in (0, _PLAIN_BITS):
-            chosen[parameter.name] = _tensor_scheme(parameter, bits, group, scheme)
+            stored = _tensor_scheme(parameter, bits, group, scheme)
+            forms = (codes.get(source.name) for source in parameter.sources)
+            zeros = any(form.zeros and fits(form, stored) for form in forms if form is not None)
+            chosen[parameter.name] = replace(stored, zeros=zeros)
     _check_used(parameters, overrides, used)
     return chosen
 

@@ -75,8 +75,8 @@ def quantize_checkpoint(
 ) -> None:
     """Quantize a model into an existing folder; see :mod:`edgec.quantization.store`.
 
-    A tensor that the checkpoint holds as codes of the very form that the scheme asks for is taken
-    over as it is; see :mod:`edgec.quantization.takeover`.
+    A tensor that the checkpoint holds as codes which the scheme can store exactly is taken over as
+    it is; see :mod:`edgec.quantization.takeover`.
 
     Reads each source once, by rows, and holds a few megabytes per thread, whatever the model's
     size. Progress counts the bytes of the source tensors.
@@ -126,6 +126,7 @@ def _stored(
             "bits": scheme.bits,
             "group_size": scheme.group_size,
             "method": method,
+            "zeros": scheme.zeros,
         }
     )
 

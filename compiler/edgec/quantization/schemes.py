@@ -29,11 +29,13 @@ class TensorScheme:
         bits: width of a code, 4 or 8.
         group_size: neighbouring weights of a row that share a scale.
         scale_dtype: the type of the scales.
+        zeros: whether groups have zero points: where a checkpoint's codes are taken over with them.
     """
 
     bits: int
     group_size: int
     scale_dtype: FloatType
+    zeros: bool = False
 
     @property
     def largest_code(self) -> int:

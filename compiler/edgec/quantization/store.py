@@ -6,7 +6,7 @@ A folder with two files. ``quantized.json`` says how each parameter is stored.
 * ``p#codes``: ``(N, K)`` int8, or ``(N, K / 2)`` uint8 with two 4-bit codes per byte, the low
   nibble first, two's complement;
 * ``p#scales``: ``(N, K / group size)`` float16 or float32;
-* ``p#zeros``: ``(N, K / group size)`` int8, if the method has zero points;
+* ``p#zeros``: ``(N, K / group size)`` int8, if it has zero points;
 
 and for a plain parameter the tensor ``p``. Every offset follows from ``quantized.json``, so the
 writer knows the header before it has seen a weight, and the reader needs none of it.
@@ -65,7 +65,7 @@ class StoredTensor(BaseModel):
         """As the tensor's scheme; None when it is plain."""
         if self.bits is None or self.group_size is None:
             return None
-        return TensorScheme(self.bits, self.group_size, self.dtype)
+        return TensorScheme(self.bits, self.group_size, self.dtype, self.zeros)
 
 
 class StoreIndex(BaseModel):

@@ -1,10 +1,11 @@
 """Codes that a checkpoint holds already, taken over as they are.
 
-A tensor that fits its scheme (the same width of codes, the same groups, scales that the scheme's
-type holds exactly, no zero points) is stored with the checkpoint's own codes and scales, so that
+A tensor that fits its scheme is stored with the checkpoint's own codes, scales and zero points, so that
 nothing is lost. Quantizing the values anew would find other scales: a group in which the largest
-code isn't in use has another peak. All other tensors are dequantized and quantized anew. Each
-source of a fused parameter is judged by itself.
+code isn't in use has another peak. A tensor fits if the scheme's codes are as wide or wider, if its
+scales hold the checkpoint's exactly, and if the checkpoint's groups consist of whole groups of the
+scheme: each of these then has the scale and the zero point of the one that it is a part of. All other
+tensors are dequantized and quantized anew. Each source of a fused parameter is judged by itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgec.checkpoints.checkpoint import Checkpoint
+    from edgec.checkpoints.codes import CodesForm
     from edgec.models.parameters import Parameter
     from edgec.quantization.schemes import TensorScheme
 
@@ -28,17 +30,21 @@ TAKEN_OVER = "checkpoint"
 """What stands in place of a method where the codes are the checkpoint's."""
 
 
+def fits(form: CodesForm, scheme: TensorScheme) -> bool:
+    """Whether codes of this form can be stored in a scheme exactly, zero points aside."""
+    return (
+        form.bits <= scheme.bits
+        and form.group_size % scheme.group_size == 0
+        and scheme.scale_dtype in (form.scale_dtype, "float32")
+    )
+
+
 def is_taken_over(checkpoint: Checkpoint, name: str, scheme: TensorScheme | None) -> bool:
-    """Whether a tensor of the checkpoint is codes of the form that a scheme asks for."""
+    """Whether a tensor of the checkpoint is codes that a scheme can store exactly."""
     if scheme is None or not isinstance(checkpoint, HasCodes):
         return False
     form = checkpoint.codes(name)
-    return (
-        form is not None
-        and not form.zeros
-        and (form.bits, form.group_size) == (scheme.bits, scheme.group_size)
-        and scheme.scale_dtype in (form.scale_dtype, "float32")
-    )
+    return form is not None and fits(form, scheme) and (scheme.zeros or not form.zeros)
 
 
 def taken_over(
@@ -68,8 +74,6 @@ def take_over(
     """
     assert isinstance(checkpoint, HasCodes)
     found = checkpoint.code_rows(name, start, stop)
-    assert (found.bits, found.group_size) == (scheme.bits, scheme.group_size), name
-    assert found.zeros is None, name
     bad = ~np.isfinite(found.scales)
     if bad.any():
         raise BadRowError(
@@ -77,5 +81,9 @@ def take_over(
             "has a scale that is NaN or infinite",
             "the checkpoint is damaged, download it again",
         )
-    scales = found.scales.astype(scheme.scale_dtype, copy=False)
-    return QuantizedTensor(found.codes, scales, found.bits)
+    scales, zeros = found.scales.astype(scheme.scale_dtype, copy=False), found.zeros
+    parts = found.group_size // scheme.group_size
+    if parts > 1:
+        scales = np.repeat(scales, parts, axis=1)
+        zeros = None if zeros is None else np.repeat(zeros, parts, axis=1)
+    return QuantizedTensor(found.codes, scales, scheme.bits, zeros)

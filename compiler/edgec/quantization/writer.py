@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgec.files import pretty_json, write_atomic
 from edgec.positioned import PositionedFile
 from edgec.quantization.nibbles import pack_nibbles
@@ -45,8 +47,13 @@ class QuantizedCheckpointWriter:
         codes = pack_nibbles(tensor.codes, workspace) if tensor.bits == 4 else tensor.codes
         self._write(f"{name}#codes", start, codes)
         self._write(f"{name}#scales", start, tensor.scales)
-        if tensor.zeros is not None:
-            self._write(f"{name}#zeros", start, tensor.zeros)
+        zeros = f"{name}#zeros"
+        if zeros in self._segments:
+            # Rows without zero points can stand beside rows with them, in a fused matrix.
+            none = np.zeros(tensor.scales.shape, np.int8)
+            self._write(zeros, start, none if tensor.zeros is None else tensor.zeros)
+        else:
+            assert tensor.zeros is None, name
 
     def write_plain(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
         """Write rows of a plain parameter, beginning with row ``start``."""

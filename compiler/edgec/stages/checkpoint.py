@@ -10,7 +10,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgec.checkpoints import check_parameters, open_checkpoint, open_source, tokenizer_files
+from edgec.checkpoints import (
+    check_parameters,
+    code_forms,
+    open_checkpoint,
+    open_source,
+    tokenizer_files,
+)
 from edgec.checkpoints.gguf.checkpoint import GgufCheckpoint
 from edgec.checkpoints.gguf.tokenizer import write_tokenizer
 from edgec.files import pretty_json
@@ -47,5 +53,9 @@ def run(context: StageContext) -> None:
         context.progress.note("making the tokenizer's files from the metadata")
         copied = write_tokenizer(checkpoint.file.metadata, context.out, checkpoint.where)
     ModelFile(
-        family_name(checkpoint.config), checkpoint.config, tuple(parameters), tuple(copied)
+        family_name(checkpoint.config),
+        checkpoint.config,
+        tuple(parameters),
+        tuple(copied),
+        code_forms(checkpoint, parameters),
     ).write(context.out)

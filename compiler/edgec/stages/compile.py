@@ -255,7 +255,7 @@ def _tuples(fields: Any) -> dict[str, Any]:
 def _whole_tensors(model: ModelFile, inputs: Any) -> list[TensorSpec]:
     """The tensors of the layout, no table of which is in parts."""
     scheme = read_scheme(inputs)
-    schemes = read_schemes(model.parameters, inputs)
+    schemes = read_schemes(model.parameters, inputs, model.codes)
     layout = importlib.import_module(f"edgec.layouts.{inputs['target.layout']}")
     specs: list[TensorSpec] = layout.tensors(model.parameters, schemes, scheme.dtype)
     return specs

@@ -26,7 +26,7 @@ def run(context: StageContext) -> None:
     scheme = read_scheme(context.inputs)
     family = load_family(model_file.config)
     model = family.build(family.Config.from_hf(model_file.config), scheme.dtype)
-    schemes = read_schemes(parameters_of(model), context.inputs)
+    schemes = read_schemes(parameters_of(model), context.inputs, model_file.codes)
     apply_schemes(model, schemes)
     context.progress.note("building the Relax module")
     mod, parameters = model.export_tvm(spec=model.export_spec())

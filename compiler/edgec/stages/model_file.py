@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgec.checkpoints.codes import CodesForm
 from edgec.files import pretty_json
 from edgec.models.parameters import Parameter, Source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 NAME = "model.json"
@@ -24,12 +26,14 @@ class ModelFile:
         config: the checkpoint's ``config.json``.
         parameters: in order of definition.
         files: names of tokenizer and config files that lie beside this one.
+        codes: the tensors that the checkpoint holds as codes, by name.
     """
 
     family: str
     config: dict[str, Any]
     parameters: tuple[Parameter, ...]
     files: tuple[str, ...]
+    codes: Mapping[str, CodesForm] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``model.json``."""
@@ -57,7 +61,8 @@ class ModelFile:
             )
             for item in data["parameters"]
         )
-        return cls(data["family"], data["config"], parameters, tuple(data["files"]))
+        codes = {name: CodesForm(**form) for name, form in data["codes"].items()}
+        return cls(data["family"], data["config"], parameters, tuple(data["files"]), codes)
 
     @property
     def sources(self) -> list[Source]:

@@ -11,6 +11,7 @@ from edgec.quantization.schemes import find_scheme
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edgec.checkpoints.codes import CodesForm
     from edgec.models.parameters import Parameter
     from edgec.quantization.schemes import Scheme, TensorScheme
 
@@ -30,9 +31,14 @@ def read_scheme(inputs: Mapping[str, Any]) -> Scheme:
 
 
 def read_schemes(
-    parameters: Sequence[Parameter], inputs: Mapping[str, Any]
+    parameters: Sequence[Parameter], inputs: Mapping[str, Any], codes: Mapping[str, CodesForm]
 ) -> dict[str, TensorScheme | None]:
     """How each parameter is stored, by its name; every stage that asks gets the same answer.
+
+    Args:
+        parameters: of the model.
+        inputs: of the stage.
+        codes: the tensors that the checkpoint holds as codes.
 
     Raises:
         UsageError: a group size doesn't divide, or an override has no effect.
@@ -42,4 +48,5 @@ def read_schemes(
         read_scheme(inputs),
         int(inputs["quantization.group_size"]),
         [OverrideInput(**item) for item in inputs["quantization.overrides"]],
+        codes,
     )

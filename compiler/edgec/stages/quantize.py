@@ -20,7 +20,7 @@ def run(context: StageContext) -> None:
     model = ModelFile.read(context.parents["checkpoint"])
     inputs = context.inputs
     scheme = read_scheme(inputs)
-    schemes = read_schemes(model.parameters, inputs)
+    schemes = read_schemes(model.parameters, inputs, model.codes)
     checkpoint = open_checkpoint(
         str(context.local["source"]),
         Path(str(context.local["base"])),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from edgec.checkpoints import open_checkpoint, open_source
+from edgec.checkpoints import code_forms, open_checkpoint, open_source
 from edgec.errors import UsageError, VerificationError
 from edgec.files import sha256_file
 from edgec.models.causal_lm_parameters import model_parameters
@@ -96,7 +96,11 @@ def references(artifact: Artifact, original: Original) -> tuple[Reference, Refer
     quantization = original.recipe.quantization
     scheme = find_scheme(quantization.scheme)
     schemes = tensor_schemes(
-        original.parameters, scheme, quantization.group_size, quantization.overrides
+        original.parameters,
+        scheme,
+        quantization.group_size,
+        quantization.overrides,
+        code_forms(original.checkpoint, original.parameters),
     )
     context = original.recipe.context
     window = SlidingWindow.of_recipe(context.sliding_window, context.attention_sinks)

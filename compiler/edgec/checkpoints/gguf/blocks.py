@@ -83,6 +83,16 @@ def q4_0_codes(raw: Raw, codes: NDArray[np.int8]) -> None:
     codes -= 8
 
 
+def q5_0_codes(raw: Raw, codes: NDArray[np.int8]) -> None:
+    """The codes ``q - 16`` of Q5_0's blocks, ``(n, 32)``."""
+    packed = raw[:, 6:]
+    np.bitwise_and(packed, 0x0F, out=codes[:, :HALF].view(np.uint8))
+    np.right_shift(packed, 4, out=codes[:, HALF:].view(np.uint8))
+    bits = np.unpackbits(np.ascontiguousarray(raw[:, 2:6]), axis=1, bitorder="little")
+    codes |= (bits << np.uint8(4)).view(np.int8)
+    codes -= 16
+
+
 def q8_0_codes(raw: Raw, codes: NDArray[np.int8]) -> None:
     """The codes of Q8_0's blocks, ``(n, 32)``."""
     codes[:] = raw[:, 2:].view(np.int8)

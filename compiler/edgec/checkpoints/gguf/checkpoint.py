@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgec.checkpoints.checkpoint import RowReader, TensorInfo, row_span
 from edgec.checkpoints.codes import Codes, CodesForm
-from edgec.checkpoints.gguf.blocks import q4_0_codes, q8_0_codes, stored_halves
+from edgec.checkpoints.gguf.architectures import find_architecture
+from edgec.checkpoints.gguf.blocks import q4_0_codes, q5_0_codes, q8_0_codes, stored_halves
 from edgec.checkpoints.gguf.config import config_of
 from edgec.checkpoints.gguf.file import GgufFile
-from edgec.checkpoints.gguf.names import Stored, find_architecture, map_names
+from edgec.checkpoints.gguf.names import Heads, Stored, map_names
 from edgec.checkpoints.json_file import read_json_object
 from edgec.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 CONFIG_NAME = "config.json"
-_CODES = {"Q4_0": (4, q4_0_codes), "Q8_0": (8, q8_0_codes)}
+# The narrowest codes that edgec has which hold those of the type.
+_CODES = {"Q4_0": (4, q4_0_codes), "Q5_0": (8, q5_0_codes), "Q8_0": (8, q8_0_codes)}
 _GROUP = 32
 _SPLIT = "split.count"
 
@@ -31,9 +32,10 @@ class GgufCheckpoint(RowReader):
     """The weights of a GGUF file.
 
     Names, shapes and the order of rows are those of the Hugging Face checkpoint. llama.cpp
-    interleaves the halves of each head of a Llama's queries and keys, and adds 1 to the weights of
-    Gemma's norms: both are undone as rows are read. Interleaved rows are read twice, once for each
-    half; the system's cache has them the second time.
+    interleaves the halves of each head of a Llama's queries and keys, sorts GPT-NeoX's fused queries,
+    keys and values, stores the experts of a layer as one tensor, and adds 1 to the weights of Gemma's
+    norms: all of it is undone as rows are read. Interleaved rows are read twice, once for each half;
+    the system's cache has them the second time.
 
     A ``config.json`` beside the file is used in place of the metadata.
 
@@ -63,7 +65,7 @@ class GgufCheckpoint(RowReader):
         self.config: dict[str, Any] = (
             read_json_object(self._config_file, missing="give a config.json")
             if self._has_config
-            else config_of(metadata, self.file.tensors, self.where)
+            else config_of(metadata, self.file.tensors, self._vector, self.where)
         )
         self._stored = map_names(
             self.file.tensors, architecture, _heads(self.config, self.where), self.where
@@ -75,10 +77,9 @@ class GgufCheckpoint(RowReader):
 
     def info(self, name: str) -> TensorInfo:
         """What the header says; ``dtype`` is GGUF's name of the type, such as ``"Q4_0"``."""
-        entry = self.file.tensors[self._find(name).name]
-        return TensorInfo(
-            name, entry.shape, entry.type.name, self.path.name, entry.end - entry.begin
-        )
+        stored = self._find(name)
+        kind = self.file.tensors[stored.name].type.name
+        return TensorInfo(name, stored.shape, kind, self.path.name, stored.nbytes)
 
     def rows_into(self, name: str, start: int, stop: int, out: NDArray[np.float32]) -> None:
         """Read rows ``[start, stop)`` as float32; see :meth:`Checkpoint.rows_into`."""
@@ -92,13 +93,13 @@ class GgufCheckpoint(RowReader):
                 where=self.where,
                 remedy="convert the model again",
             )
-        for place, first, count, step in self._runs(stored, info.shape[0], start, stop):
+        for place, first, count, step in stored.order.runs(info.shape[0], start, stop):
             self.file.rows_into(stored.name, first, step, out[place : place + count])
         if stored.raised:
             np.subtract(out, 1, out=out)
 
     def codes(self, name: str) -> CodesForm | None:
-        """Q4_0 and Q8_0 are codes with a scale per 32; see :class:`HasCodes`."""
+        """Q4_0, Q5_0 and Q8_0 are codes with a scale per 32; see :class:`HasCodes`."""
         info = self.info(name)
         known = _CODES.get(info.dtype)
         if known is None or len(info.shape) != 2 or self._find(name).raised:
@@ -112,7 +113,7 @@ class GgufCheckpoint(RowReader):
         columns = info.shape[1]
         codes = np.empty((stop - start, columns), np.int8)
         scales = np.empty((stop - start, columns // _GROUP), np.float16)
-        for place, first, count, step in self._runs(stored, info.shape[0], start, stop):
+        for place, first, count, step in stored.order.runs(info.shape[0], start, stop):
             blocks = codes[place : place + count].reshape(-1, _GROUP)
             factors = scales[place : place + count].reshape(-1, 1)
             done = 0
@@ -137,28 +138,14 @@ class GgufCheckpoint(RowReader):
             )
         return stored
 
-    @staticmethod
-    def _runs(
-        stored: Stored, rows: int, start: int, stop: int
-    ) -> Iterator[tuple[int, int, int, int]]:
-        """Rows of the model as runs of rows of the file: place in the result, first, count, step.
-
-        Row ``i`` of half ``h`` of a head is row ``2 i + h`` of that head in the file.
-        """
-        if not stored.heads:
-            yield 0, start, stop - start, 1
-            return
-        half = rows // stored.heads // 2
-        row = start
-        while row < stop:
-            piece, inside = divmod(row, half)
-            count = min(half - inside, stop - row)
-            head, side = divmod(piece, 2)
-            yield row - start, (2 * head) * half + 2 * inside + side, count, 2
-            row += count
+    def _vector(self, name: str) -> NDArray[np.float32]:
+        """The numbers of a tensor with one axis."""
+        out = np.empty(self.file.tensors[name].shape, np.float32)
+        self.file.rows_into(name, 0, 1, out)
+        return out
 
 
-def _heads(config: dict[str, Any], where: str) -> dict[Literal["q_proj", "k_proj"], int]:
+def _heads(config: dict[str, Any], where: str) -> Heads:
     queries = config.get("num_attention_heads")
     keys = config.get("num_key_value_heads", queries)
     for count in (queries, keys):
@@ -168,4 +155,4 @@ def _heads(config: dict[str, Any], where: str) -> dict[Literal["q_proj", "k_proj
                 where=where,
                 remedy="put the config.json of this very model beside the file",
             )
-    return {"q_proj": int(queries or 0), "k_proj": int(keys or 0)}
+    return Heads(int(queries or 0), int(keys or 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -76,7 +75,7 @@ class GgufFile:
         self.tensors: dict[str, Entry] = tensors
 
     def rows_into(self, name: str, start: int, step: int, out: NDArray[np.float32]) -> None:
-        """Read rows ``start``, ``start + step``, ... as float32.
+        """Read rows ``start``, ``start + step``, ... as float32; see :meth:`pieces`.
 
         With a step the rows between are read too, and dropped.
 
@@ -100,9 +99,11 @@ class GgufFile:
             )
         target = out.reshape(-1, entry.type.block)
         done = 0
-        for raw in self.pieces(name, start, out.shape[0], step):
-            dequantize(raw, target[done : done + raw.shape[0]])
-            done += raw.shape[0]
+        # Scales may be infinite or no numbers: whoever stores the values refuses them by row.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for raw in self.pieces(name, start, out.shape[0], step):
+                dequantize(raw, target[done : done + raw.shape[0]])
+                done += raw.shape[0]
 
     def pieces(
         self, name: str, start: int, count: int, step: int = 1
@@ -110,11 +111,12 @@ class GgufFile:
         """The blocks of ``count`` rows from ``start`` on, ``(n, bytes of a block)`` at a time.
 
         A row may come in several pieces where it is alone, and a 1-D tensor counts as rows of one
-        element: ``start`` then has to be the first element of a block.
+        element: ``start`` then has to be the first element of a block. Rows of a tensor with more
+        axes are those of its last one, counted through.
         """
         entry = self.tensors[name]
         kind = entry.type
-        width = math.prod(entry.shape[1:])
+        width = entry.shape[-1] if len(entry.shape) > 1 else 1
         if step > 1:
             yield from self._strided(entry, start, count, step, width // kind.block)
             return

@@ -1,8 +1,8 @@
 """From the tokenizer in a GGUF file's metadata to Hugging Face's files, where that is exact.
 
 That is the case for byte-level BPE (``tokenizer.ggml.model: gpt2``) with a pre-tokenizer of known
-rules. SentencePiece vocabularies lack what their ``tokenizer.json`` says of merges and of
-normalization; they and unknown pre-tokenizers are refused.
+rules, and for SentencePiece's BPE (``llama``), see :mod:`edgec.checkpoints.gguf.sentencepiece`. Other
+kinds and unknown pre-tokenizers are refused.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgec.checkpoints.gguf.sentencepiece import (
+    CONTROL,
+    USER_DEFINED,
+    NotExactError,
+    sentencepiece,
+)
 from edgec.checkpoints.gguf.values import show
 from edgec.errors import CheckpointError
 
@@ -21,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_CONTROL, _USER_DEFINED = 3, 4
 _BESIDE = "put the tokenizer.json and tokenizer_config.json of the model beside the file"
 
 
@@ -32,6 +37,16 @@ def _words(digits: str) -> str:
         + digits
         + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
+
+
+_UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
+_SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+# Of o200k, the vocabulary of GPT-4o, Phi-4-mini and others: capitals begin a word.
+_CASED_WORDS = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+{_SUFFIX}|"
+    rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]+[{_LOWER}]*{_SUFFIX}|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 @dataclass(frozen=True)
@@ -68,51 +83,72 @@ _PRE: Mapping[str, _PreTokenizer] = MappingProxyType(
         "llama-bpe": _PreTokenizer(
             (_split(_words(r"\p{N}{1,3}")),), byte_regex=False, whole_words=True
         ),
+        "phi-2": _PreTokenizer(),
+        "gpt-4o": _PreTokenizer((_split(_CASED_WORDS),), byte_regex=False),
     }
 )
 
 
 def write_tokenizer(metadata: Mapping[str, Any], folder: Path, where: str) -> list[str]:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json`` into a folder.
+    """Write what :func:`tokenizer_contents` gives into a folder; returns the files' names."""
+    contents = tokenizer_contents(metadata, where)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return list(contents)
+
+
+def tokenizer_contents(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]:
+    """Make ``tokenizer.json`` and ``tokenizer_config.json``.
 
     Args:
         metadata: of the file.
-        folder: where the files go.
         where: the GGUF file's name for error messages.
 
     Returns:
-        The names of the files; none for a file without a tokenizer.
+        The files' contents by their names; none for a file without a tokenizer.
 
     Raises:
         CheckpointError: the tokenizer is damaged, or of a kind that can't be made exactly.
     """
     kind = metadata.get("tokenizer.ggml.model", "none")
     if kind in ("none", "no_vocab"):
-        return []
+        return {}
     pre = metadata.get("tokenizer.ggml.pre")
     rules = _PRE.get(pre) if isinstance(pre, str) else None
-    if kind != "gpt2" or rules is None:
+    if kind != "llama" and (kind != "gpt2" or rules is None):
         raise CheckpointError(
             f"its tokenizer ({show(kind)}, pre-tokenizer {show(pre)}) can't be turned into a "
             "tokenizer.json exactly",
             where=where,
             remedy=_BESIDE,
         )
-    tokens, merges = (_texts(metadata, key, where) for key in ("tokens", "merges"))
+    tokens = _texts(metadata, "tokens", where)
     if len(set(tokens)) != len(tokens):
         raise _damaged("tokenizer.ggml.tokens has a token twice", where)
     types = metadata.get("tokenizer.ggml.token_type")
     if not isinstance(types, np.ndarray) or len(types) != len(tokens):
         raise _damaged("tokenizer.ggml.token_type doesn't give each token a type", where)
-    tokenizer = _tokenizer(rules, tokens, merges, types, where)
+    if kind == "llama":
+        tokenizer = _sentencepiece(metadata, tokens, types, where)
+    else:
+        assert rules is not None
+        tokenizer = _tokenizer(rules, tokens, _texts(metadata, "merges", where), types, where)
     config = _config(metadata, tokens, where)
     if config["add_bos_token"]:
         tokenizer["post_processor"] = _with_start(config, tokens)
-    contents = {"tokenizer.json": tokenizer, "tokenizer_config.json": config}
-    for name, content in contents.items():
-        text = json.dumps(content, ensure_ascii=False, indent=1)
-        (folder / name).write_text(text, encoding="utf-8")
-    return list(contents)
+    return {
+        name: json.dumps(content, ensure_ascii=False, indent=1).encode()
+        for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config))
+    }
+
+
+def _sentencepiece(
+    metadata: Mapping[str, Any], tokens: list[str], types: Any, where: str
+) -> dict[str, Any]:
+    try:
+        return sentencepiece(metadata, tokens, types, metadata.get("general.architecture"))
+    except NotExactError as error:
+        raise _damaged(str(error), where) from error
 
 
 def _tokenizer(
@@ -140,9 +176,9 @@ def _tokenizer(
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": bool(types[number] == _CONTROL),
+            "special": bool(types[number] == CONTROL),
         }
-        for number in np.flatnonzero((types == _CONTROL) | (types == _USER_DEFINED)).tolist()
+        for number in np.flatnonzero((types == CONTROL) | (types == USER_DEFINED)).tolist()
     ]
     return {
         "version": "1.0",
@@ -171,9 +207,11 @@ def _tokenizer(
 
 
 def _config(metadata: Mapping[str, Any], tokens: list[str], where: str) -> dict[str, Any]:
+    # What llama.cpp does where the file says nothing.
+    spm = metadata.get("tokenizer.ggml.model") == "llama"
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "add_bos_token": metadata.get("tokenizer.ggml.add_bos_token") is True,
+        "add_bos_token": metadata.get("tokenizer.ggml.add_bos_token", spm) is True,
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
     }

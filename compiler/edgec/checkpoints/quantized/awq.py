@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgec.checkpoints.codes import CodesForm
 from edgec.checkpoints.quantized.fields import WHOLE_ROW
 from edgec.checkpoints.quantized.format import Layout, modules
 from edgec.checkpoints.quantized.grouped import Grouped, Groups, check_sizes
@@ -56,6 +57,13 @@ class Awq:
         size = fields.group_size("group_size", "q_group_size", default=WHOLE_ROW)
         groups = "a scale per row" if size == WHOLE_ROW else f"groups of {size}"
         return cls(size, f"{_BITS} bits, {groups}, with zero points")
+
+    @property
+    def codes(self) -> CodesForm | None:
+        """See :attr:`Format.codes`; None for a scale per row, whose length the config doesn't say."""
+        if self.group_size == WHOLE_ROW:
+            return None
+        return CodesForm(_BITS, self.group_size, "float16", zeros=True)
 
     def layout(self, names: Collection[str]) -> Layout:
         """See :meth:`Format.layout`."""

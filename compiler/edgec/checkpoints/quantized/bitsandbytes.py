@@ -71,6 +71,11 @@ class BitsAndBytes:
         nested = fields.flag("bnb_4bit_use_double_quant")
         return cls(kind.upper() + (", double quantization" if nested else ""))
 
+    @property
+    def codes(self) -> None:
+        """See :attr:`Format.codes`."""
+        return
+
     def layout(self, names: Collection[str]) -> Layout:
         """See :meth:`Format.layout`."""
         there = frozenset(names)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgec.checkpoints.codes import CodesForm
     from edgec.checkpoints.quantized.stored import Stored
 
 
@@ -59,6 +60,13 @@ class Format(Protocol):
     @property
     def text(self) -> str:
         """One line for people, without the method's name."""
+
+    @property
+    def codes(self) -> CodesForm | None:
+        """The form of most of its tensors' codes, as far as the config alone tells.
+
+        None where values aren't codes with a scale for each group.
+        """
 
     def layout(self, names: Collection[str]) -> Layout:
         """Sort out the names of all stored tensors."""

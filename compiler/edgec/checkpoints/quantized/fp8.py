@@ -66,6 +66,11 @@ class Fp8:
         scales = f"blocks of {block[0]} by {block[1]}" if block else "a scale per tensor or row"
         return cls(block, f"8-bit floats, {scales}")
 
+    @property
+    def codes(self) -> None:
+        """See :attr:`Format.codes`."""
+        return
+
     def layout(self, names: Collection[str]) -> Layout:
         """See :meth:`Format.layout`."""
         restored: dict[str, tuple[str, ...]] = {}

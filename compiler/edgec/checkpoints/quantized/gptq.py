@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgec.checkpoints.codes import CodesForm
 from edgec.checkpoints.quantized.fields import WHOLE_ROW, show
 from edgec.checkpoints.quantized.format import Layout, modules
 from edgec.checkpoints.quantized.grouped import Grouped, Groups, check_sizes
@@ -45,6 +46,7 @@ class Gptq:
         bits: of a code, 4 or 8.
         group_size: -1 for a scale per row.
         act_order: whether groups consist of scattered inputs.
+        symmetric: whether all zero points are said to be in the middle of the codes.
         zero_offset: what is to be added to stored zero points.
         text: one line for people.
     """
@@ -52,6 +54,7 @@ class Gptq:
     bits: int
     group_size: int
     act_order: bool
+    symmetric: bool
     zero_offset: int
     text: str
 
@@ -79,7 +82,14 @@ class Gptq:
         ]
         if act_order:
             parts.append("with act-order")
-        return cls(bits, size, act_order, int(written == "gptq"), ", ".join(parts))
+        return cls(bits, size, act_order, symmetric, int(written == "gptq"), ", ".join(parts))
+
+    @property
+    def codes(self) -> CodesForm | None:
+        """See :attr:`Format.codes`; None for a scale per row, whose length the config doesn't say."""
+        if self.group_size == WHOLE_ROW or self.act_order:
+            return None
+        return CodesForm(self.bits, self.group_size, "float16", zeros=not self.symmetric)
 
     def layout(self, names: Collection[str]) -> Layout:
         """See :meth:`Format.layout`."""

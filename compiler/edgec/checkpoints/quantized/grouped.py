@@ -8,6 +8,7 @@ it is rounded once. Kernels that work in float16 round it to that.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -61,7 +62,7 @@ class Groups:
         return -(-self.inputs // self.size)
 
 
-class Grouped:
+class Grouped(ABC):
     """A float matrix computed from codes; see :class:`edgec.checkpoints.quantized.format.Restored`.
 
     Args:
@@ -77,13 +78,13 @@ class Grouped:
         self.dtype = stored.info(self._scales).dtype
         self._has_zeros: bool | None = None
 
+    @abstractmethod
     def codes_into(self, start: int, out: NDArray[np.uint8], scratch: Workspace) -> None:
         """Unsigned codes of the rows from ``start`` on, ``out`` of them ``(n, inputs)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def zeros_into(self, start: int, out: NDArray[np.uint8], scratch: Workspace) -> None:
         """Unsigned zero points of the rows from ``start`` on, ``(n, groups)``."""
-        raise NotImplementedError
 
     def order(self) -> NDArray[np.int32] | None:
         """The group of each input; None if groups are neighbours of equal number."""

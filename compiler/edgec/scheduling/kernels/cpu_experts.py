@@ -100,7 +100,7 @@ def choose(r: Routing) -> Any:
 
 
 def expert_matmul(e: Experts, vector_bits: int, *, single: bool) -> Any:
-    """The PrimFunc ``(x (r, k), ids (s,), w[, scales], y (s, n))``."""
+    """The PrimFunc ``(x (r, k), ids (s,), w[, scales[, zeros]], y (s, n))``."""
     p = Matmul(**asdict(e.all), vector_bits=vector_bits)
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):

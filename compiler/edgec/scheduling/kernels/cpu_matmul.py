@@ -86,7 +86,7 @@ def linear_kernels(vector_bits: int) -> LinearKernels:
 
 
 def one_row(p: Matmul) -> Any:
-    """The PrimFunc ``(x (1, k), w[, scales], y (1, n))``."""
+    """The PrimFunc ``(x (1, k), w[, scales[, zeros]], y (1, n))``."""
     rows = ROWS
     tiles = -(-p.n // rows)
     with IRBuilder() as builder:
@@ -114,7 +114,7 @@ def row_sums(p: Matmul, packed: Activations, row: Any, weights: Weights, index: 
             weights.prefetch(index[r], rows, block)
         if p.bits:
             for r in range(rows):
-                part[r] = packed.zero_point_term(row, block)
+                part[r] = packed.zero_point_term(row, block, weights.zero(index[r], block))
         for j in range(p.codes_per_word):
             values = packed.vector(row, block, j)
             for r in range(rows):
@@ -127,7 +127,7 @@ def row_sums(p: Matmul, packed: Activations, row: Any, weights: Weights, index: 
 
 
 def many_rows(p: Matmul) -> Any:
-    """The PrimFunc ``(x (m, k), w[, scales], y (m, n))`` for any ``m``."""
+    """The PrimFunc ``(x (m, k), w[, scales[, zeros]], y (m, n))`` for any ``m``."""
     rows, tall, wide = p.tile
     tiles = -(-p.n // rows)
     with IRBuilder() as builder:
@@ -206,19 +206,22 @@ def store(y: Any, row: Any, column: Any, value: Any, p: Linear, *, guard: bool) 
 class Weights:
     """Vectors of a stored weight matrix."""
 
-    def __init__(self, p: Matmul, w: Any, scales: Any) -> None:
+    def __init__(self, p: Matmul, w: Any, scales: Any, zeros: Any = None) -> None:
         self._p = p
         self._w = w
         self._scales = scales
+        self._zeros = zeros
 
     @classmethod
     def arguments(cls, p: Matmul) -> Weights:
-        """Declare the arguments that hold them: ``w``, and ``scales`` if quantized."""
+        """Declare the arguments that hold them: ``w``, if quantized ``scales``, perhaps ``zeros``."""
         w = T.arg("w", T.buffer((p.n, p.k // p.codes_per_word), p.w_dtype))
         if not p.bits:
             return cls(p, w, None)
         scales = T.arg("scales", T.buffer((p.n, p.k // p.group), p.scale_dtype))
-        return cls(p, w, scales)
+        if not p.zeros:
+            return cls(p, w, scales)
+        return cls(p, w, scales, T.arg("zeros", T.buffer((p.n, p.zero_words), "uint32")))
 
     def prefetch(self, row: Any, ahead: int, block: Any) -> None:
         """Ask for the vector at ``block`` of the row ``ahead`` rows further on.
@@ -244,15 +247,42 @@ class Weights:
 
     def scale(self, row: Any, block: Any) -> Any:
         """The scales of the words of a vector."""
+        return self._of_groups(block, lambda group: T.Cast("float32", self._scales[row, group]))
+
+    def zero(self, row: Any, block: Any) -> Any:
+        """The zero points of the words of a vector, as float32; None if all are the middle."""
+        p = self._p
+        if not p.zeros:
+            return None
+
+        def points(first: Any, lanes: int, words: int) -> Any:
+            """Zero points from group ``first`` on, each for ``words`` lanes; one word holds them."""
+            word = broadcast(self._zeros[row, first // p.codes_per_word], lanes)
+            shift = broadcast(T.Cast("uint32", first % p.codes_per_word * p.bits), lanes)
+            if lanes > words:
+                places = T.ramp(0, 1, lanes) // broadcast(T.int32(words), lanes)
+                steps = places * broadcast(T.int32(p.bits), lanes)
+                shift = shift + T.Cast(vector("uint32", lanes), steps)
+            mask = broadcast(T.uint32((1 << p.bits) - 1), lanes)
+            stored = T.bitwise_and(T.shift_right(word, shift), mask)
+            return T.Cast(vector("float32", lanes), T.reinterpret(vector("int32", lanes), stored))
+
+        words = p.group // p.codes_per_word
+        if words >= p.lanes:
+            return broadcast(points(block * p.lanes // words, 1, 1), p.lanes)
+        groups = p.lanes // words
+        if p.codes_per_word % groups == 0:
+            return points(block * groups, p.lanes, words)
+        return self._of_groups(block, lambda group: points(group, 1, 1))
+
+    def _of_groups(self, block: Any, value: Callable[[Any], Any]) -> Any:
+        """A value of each group, once for every word of a vector that belongs to it."""
         p = self._p
         words = p.group // p.codes_per_word
         first = block * p.lanes // words
         if words >= p.lanes:
-            return broadcast(T.Cast("float32", self._scales[row, first]), p.lanes)
-        parts = [
-            broadcast(T.Cast("float32", self._scales[row, first + i]), words)
-            for i in range(p.lanes // words)
-        ]
+            return broadcast(value(first), p.lanes)
+        parts = [broadcast(value(first + i), words) for i in range(p.lanes // words)]
         return T.Shuffle(parts, list(range(p.lanes)))
 
     def value(self, row: Any, block: Any, j: int) -> Any:
@@ -261,7 +291,9 @@ class Weights:
         code = self.code(row, block, j)
         if not p.bits:
             return code
-        zero = broadcast(T.float32((1 << (p.bits - 1)) - 1), p.lanes)
+        zero = self.zero(row, block)
+        if zero is None:
+            zero = broadcast(T.float32(p.middle), p.lanes)
         return (code - zero) * self.scale(row, block)
 
 
@@ -327,7 +359,8 @@ class Activations:
                 (m, p.blocks, p.codes_per_word, p.lanes), "float32"
             )
         # With a stored code q = code + z, sum(code * x) = sum(q * x) - z * sum(x): the second
-        # term doesn't depend on the weights. Only kernels that multiply codes use it.
+        # term, or without z the sum, doesn't depend on the weights. Only kernels that multiply codes
+        # use it.
         self._zero_terms = (
             T.sblock_alloc_buffer((m, p.blocks, p.lanes), "float32")
             if p.bits and zero_terms
@@ -354,8 +387,9 @@ class Activations:
                 total = self.vector(row, block, 0)
                 for j in range(1, p.codes_per_word):
                     total = total + self.vector(row, block, j)
-                zero = broadcast(T.float32(1 - (1 << (p.bits - 1))), p.lanes)
-                T.buffer_store(self._zero_terms, zero * total, [row, block, lane])
+                if not p.zeros:
+                    total = broadcast(T.float32(-p.middle), p.lanes) * total
+                T.buffer_store(self._zero_terms, total, [row, block, lane])
 
     def vector(self, row: Any, block: Any, j: int) -> Any:
         """Activations that meet ``code(..., block, j)``."""
@@ -364,7 +398,14 @@ class Activations:
             return self._values[row, block, j, ramp(0, 1, lanes)]
         return self._x[row, ramp(block * lanes, 1, lanes)]
 
-    def zero_point_term(self, row: Any, block: Any) -> Any:
-        """``-z`` times the sum over the words of a row's block, lane by lane."""
+    def zero_point_term(self, row: Any, block: Any, zero: Any = None) -> Any:
+        """``-z`` times the sum over the words of a row's block, lane by lane.
+
+        Args:
+            row: of the activations.
+            block: of the row.
+            zero: ``z`` of every lane; None if all are the middle.
+        """
         assert self._zero_terms is not None
-        return self._zero_terms[row, block, ramp(0, 1, self._p.lanes)]
+        term = self._zero_terms[row, block, ramp(0, 1, self._p.lanes)]
+        return term if zero is None else broadcast(T.float32(0), self._p.lanes) - zero * term

@@ -146,7 +146,7 @@ class ExpertKernels(Protocol):
         """
 
     def matmul(self, experts: Experts, *, single: bool) -> Any:
-        """The PrimFunc ``(x (r, k), ids (s,)[, order, tiles], w[, scales], y (s, n))``.
+        """The PrimFunc ``(x (r, k), ids (s,)[, order, tiles], w[, scales[, zeros]], y (s, n))``.
 
         Args:
             experts: the layer.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def expert_matmul(e: Experts, *, grouped: bool) -> Any:
-    """The PrimFunc ``(x (r, k), ids (s,)[, order, tiles], w[, scales], y (s, n))``.
+    """The PrimFunc ``(x (r, k), ids (s,)[, order, tiles], w[, scales[, zeros]], y (s, n))``.
 
     Args:
         e: the layer.
@@ -37,18 +37,24 @@ def expert_matmul(e: Experts, *, grouped: bool) -> Any:
     if linear.bits:
         groups = linear.k // linear.group
         stored.append(te.placeholder((linear.n, groups), linear.scale_dtype, name="scales"))
+    if linear.zeros:
+        stored.append(te.placeholder((linear.n, linear.zero_words), "uint32", name="zeros"))
     axis = te.reduce_axis((0, linear.k), name="k")
 
     def weight(row: Any, column: Any) -> Any:
         if not linear.bits:
             return stored[0][row, column].astype("float32")
+        group = column // linear.group
+        zero = number(stored[2], row, group) if linear.zeros else linear.middle
+        centered = number(stored[0], row, column) - zero
+        return centered.astype("float32") * stored[1][row, group].astype("float32")
+
+    def number(words: te.Tensor, row: Any, place: Any) -> Any:
         per_word, bits = linear.codes_per_word, linear.bits
-        word = tirx.shift_right(
-            stored[0][row, column // per_word], tirx.Cast("uint32", column % per_word * bits)
+        shifted = tirx.shift_right(
+            words[row, place // per_word], tirx.Cast("uint32", place % per_word * bits)
         )
-        code = tirx.bitwise_and(word, tirx.const((1 << bits) - 1, "uint32"))
-        centered = tirx.Cast("int32", code) - ((1 << (bits - 1)) - 1)
-        return centered.astype("float32") * stored[1][row, column // linear.group].astype("float32")
+        return tirx.Cast("int32", tirx.bitwise_and(shifted, tirx.const((1 << bits) - 1, "uint32")))
 
     def product(slot: Any, column: Any) -> Any:
         row = ids[slot] * e.linear.n + column

@@ -205,7 +205,7 @@ def _tiles(g: Grouping) -> Any:
 
 
 def _one_token(e: Experts) -> Any:
-    """``(x (r, k), ids (s,), w[, scales], y (s, n))``, ``s`` being the chosen experts of a token."""
+    """``(x (r, k), ids (s,), w[, scales[, zeros]], y (s, n))``, ``s`` being the chosen experts of a token."""
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             kernel_attributes()
@@ -220,7 +220,7 @@ def _one_token(e: Experts) -> Any:
 
 
 def _many_tokens(e: Experts) -> Any:
-    """``(x (r, k), ids (s,), order (s,), tiles (count, ...), w[, scales], y (s, n))``."""
+    """``(x (r, k), ids (s,), order (s,), tiles (count, ...), w[, scales[, zeros]], y (s, n))``."""
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             kernel_attributes()

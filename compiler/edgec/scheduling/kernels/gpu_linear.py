@@ -26,7 +26,10 @@ def linear_kernel(linear: Linear, *, single: bool) -> tuple[str, Any]:
         groups = _int64(linear.k // linear.group)
         scales = te.placeholder((n, groups), linear.scale_dtype, name="scales")
         stored = [words, scales]
-        weight = _dequantize(linear, words, scales)
+        if linear.zeros:
+            zero_words = _int64(linear.zero_words)
+            stored.append(te.placeholder((n, zero_words), "uint32", name="zeros"))
+        weight = _dequantize(linear, *stored)
     else:
         weight = te.placeholder((n, k), linear.w_dtype, name="w")
         stored = [weight]
@@ -45,18 +48,24 @@ def linear_kernel(linear: Linear, *, single: bool) -> tuple[str, Any]:
     return f"{'gemv' if single else 'gemm'}_{linear.name}", function
 
 
-def _dequantize(linear: Linear, words: te.Tensor, scales: te.Tensor) -> te.Tensor:
+def _dequantize(
+    linear: Linear, words: te.Tensor, scales: te.Tensor, zeros: te.Tensor | None = None
+) -> te.Tensor:
     """The weights ``(n, k)`` in the dtype of the activations; see ``layouts.mlc`` for the words."""
     per_word, bits = linear.codes_per_word, linear.bits
-    zero = (1 << (bits - 1)) - 1
+
+    def number(source: te.Tensor, row: Any, place: Any) -> Any:
+        shift = tirx.Cast("uint32", (place % per_word) * bits)
+        shifted = tirx.shift_right(source[row, place // per_word], shift)
+        code = tirx.bitwise_and(shifted, tirx.const((1 << bits) - 1, "uint32"))
+        return tirx.Cast(linear.x_dtype, code)
 
     def value(row: Any, column: Any) -> Any:
-        shift = tirx.Cast("uint32", (column % per_word) * bits)
-        shifted = tirx.shift_right(words[row, column // per_word], shift)
-        code = tirx.bitwise_and(shifted, tirx.const((1 << bits) - 1, "uint32"))
+        group = column // linear.group
+        middle = tirx.const(linear.middle, linear.x_dtype)
+        zero = middle if zeros is None else number(zeros, row, group)
         # Codes are exact in float16, so the zero point is subtracted there.
-        centered = tirx.Cast(linear.x_dtype, code) - tirx.const(zero, linear.x_dtype)
-        return centered * scales[row, column // linear.group].astype(linear.x_dtype)
+        return (number(words, row, column) - zero) * scales[row, group].astype(linear.x_dtype)
 
     return te.compute((_int64(linear.n), _int64(linear.k)), value, name="dequantize")
 

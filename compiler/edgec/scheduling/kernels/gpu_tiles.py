@@ -67,11 +67,13 @@ class Weights:
         linear: the layer.
         stored: words ``(n, k / codes_per_word)``, or plain weights ``(n, k)``.
         scales: ``(n, k / group)``; None for plain weights.
+        zeros: words ``(n, zero_words)``; None where groups have no zero points of their own.
     """
 
     linear: Linear
     stored: Memory
     scales: Memory | None
+    zeros: Memory | None = None
 
     @classmethod
     def arguments(cls, linear: Linear) -> Weights:
@@ -81,20 +83,32 @@ class Weights:
         if not linear.bits:
             return cls(linear, stored, None)
         shape = (linear.n, linear.k // linear.group)
-        return cls(linear, stored, Memory(T.arg("scales", T.buffer(shape, linear.scale_dtype))))
+        scales = Memory(T.arg("scales", T.buffer(shape, linear.scale_dtype)))
+        if not linear.zeros:
+            return cls(linear, stored, scales)
+        words = T.buffer((linear.n, linear.zero_words), "uint32")
+        return cls(linear, stored, scales, Memory(T.arg("zeros", words)))
 
     @property
     def unit(self) -> int:
         """Neighbouring weights that a lane takes in one step: a word's."""
         return self.linear.codes_per_word if self.linear.bits else _UNIT
 
-    def code(self, word: Any, place: int) -> Any:
+    def code(self, word: Any, place: int, zero: Any) -> Any:
         """One code of a word, less the zero point, in float32."""
         bits = self.linear.bits
-        mask, zero = (1 << bits) - 1, (1 << (bits - 1)) - 1
         shifted = T.shift_right(word, T.uint32(place * bits))
-        code = T.bitwise_and(shifted, T.uint32(mask))
-        return T.Cast("float32", code) - T.float32(zero)
+        code = T.bitwise_and(shifted, T.uint32((1 << bits) - 1))
+        return T.Cast("float32", code) - zero
+
+    def zero(self, row: Any, group: Any) -> Any:
+        """The zero point of a group, in float32."""
+        if self.zeros is None:
+            return T.float32(self.linear.middle)
+        bits, per_word = self.linear.bits, self.linear.codes_per_word
+        shift = T.Cast("uint32", T.truncmod(group, per_word) * bits)
+        shifted = T.shift_right(self.zeros[row, T.truncdiv(group, per_word)], shift)
+        return T.Cast("float32", T.bitwise_and(shifted, T.uint32((1 << bits) - 1)))
 
     def scale(self, row: Any, column: Any) -> Any:
         """The scale of a column, in float32."""
@@ -103,7 +117,7 @@ class Weights:
 
 
 def _one_row(linear: Linear) -> Any:
-    """``(x (1, k), w[, scales], y (1, n))``."""
+    """``(x (1, k), w[, scales[, zeros]], y (1, n))``."""
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             kernel_attributes()
@@ -173,7 +187,9 @@ def _product(weights: Weights, values: Memory, row: Any, step: Any) -> Any:
     linear, unit = weights.linear, weights.unit
     if linear.bits:
         word = keep(weights.stored[row, step], "uint32")
-        terms = [values[place] * weights.code(word, place) for place in range(unit)]
+        zero = weights.zero(row, T.truncdiv(step * unit, linear.group))
+        zero = keep(zero, "float32") if linear.zeros else zero
+        terms = [values[place] * weights.code(word, place, zero) for place in range(unit)]
         return sum(terms[1:], start=terms[0]) * weights.scale(row, step * unit)
     terms = []
     for place in range(unit):
@@ -187,7 +203,7 @@ def _product(weights: Weights, values: Memory, row: Any, step: Any) -> Any:
 
 
 def _tiles(linear: Linear) -> Any:
-    """``(x (m, k), w[, scales], y (m, n))``, ``m`` at run time."""
+    """``(x (m, k), w[, scales[, zeros]], y (m, n))``, ``m`` at run time."""
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             kernel_attributes()
@@ -263,10 +279,13 @@ def _add_words(
     assert weights.scales is not None
     per_group = linear.group // unit
     scales, words = registers(_WIDE), registers(_WIDE, "uint32")
+    points = registers(_WIDE) if linear.zeros else None
     values = registers(_HIGH)
     with T.serial(0, linear.k // linear.group) as group:
         for j, column in enumerate(columns):
             scales[j] = T.Cast("float32", weights.scales[column, group])
+            if points is not None:
+                points[j] = weights.zero(column, group)
         with T.serial(0, per_group) as place:
             step = keep(group * per_group + place)
             for j, column in enumerate(columns):
@@ -276,7 +295,8 @@ def _add_words(
                 for i, row in enumerate(rows):
                     values[i] = T.Cast("float32", x[row, along])
                 for j in range(_WIDE):
-                    weight = keep(weights.code(words[j], 0) * scales[j], "float32")
+                    zero = weights.zero(columns[j], group) if points is None else points[j]
+                    weight = keep(weights.code(words[j], 0, zero) * scales[j], "float32")
                     words[j] = T.shift_right(words[j], T.uint32(linear.bits))
                     _add_column(values, weight, sums, j)
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Stored = tuple[tuple[int, ...], str]
+"""Shape, of two axes, and dtype of a stored tensor."""
 
 LINEAR = "edgec.linear"
 """Attribute of a linear layer's kernel: what it computes, as :meth:`Linear.to_json` says it."""
@@ -20,10 +26,11 @@ class Linear:
         x_dtype: of the activations, ``(m, k)``.
         y_dtype: of the result, ``(m, n)``.
         w_dtype: of plain weights ``(n, k)``; ``"uint32"`` for words ``(n, k / codes_per_word)``.
-        bits: of a stored value ``q``; 0 for plain weights. The weight is ``(q - z) * scale`` with
-            ``z = 2**(bits - 1) - 1``.
+        bits: of a stored value ``q``; 0 for plain weights. The weight is ``(q - z) * scale``.
         group: codes that share a scale.
         scale_dtype: of the scales ``(n, k / group)``.
+        zeros: whether each group has its ``z``, in words ``(n, zero_words)`` as codes are; otherwise
+            ``z = 2**(bits - 1) - 1``.
     """
 
     n: int
@@ -34,6 +41,43 @@ class Linear:
     bits: int = 0
     group: int = 0
     scale_dtype: str = ""
+    zeros: bool = False
+
+    @classmethod
+    def stored(
+        cls, weights: Sequence[Stored], *, n: int, k: int, x_dtype: str, y_dtype: str
+    ) -> Linear:
+        """Find out what the stored tensors of a layer say of it.
+
+        Args:
+            weights: shape and dtype of the plain weight, or of words, scales and perhaps zero points.
+            n: output features; the weights may have the rows of several layers.
+            k: input features.
+            x_dtype: of the activations.
+            y_dtype: of the result.
+        """
+        (_, words), w_dtype = weights[0]
+        plain = cls(n, k, x_dtype, y_dtype, w_dtype)
+        if len(weights) == 1:
+            return plain
+        (_, groups), scale_dtype = weights[1]
+        return replace(
+            plain,
+            bits=32 * words // k,
+            group=k // groups,
+            scale_dtype=scale_dtype,
+            zeros=len(weights) > len(("words", "scales")),
+        )
+
+    @property
+    def middle(self) -> int:
+        """``z`` where groups have none of their own."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def zero_words(self) -> int:
+        """Words of a row's zero points."""
+        return -(-(self.k // self.group) // self.codes_per_word)
 
     @property
     def codes_per_word(self) -> int:
@@ -43,7 +87,8 @@ class Linear:
     @property
     def name(self) -> str:
         """Part of a kernel's name: ``"q4_2048x512"``."""
-        return f"{f'q{self.bits}' if self.bits else self.w_dtype}_{self.n}x{self.k}"
+        stored = f"q{self.bits}{'z' * self.zeros}" if self.bits else self.w_dtype
+        return f"{stored}_{self.n}x{self.k}"
 
     def to_json(self) -> str:
         """Text, the inverse of :meth:`from_json`."""
@@ -59,7 +104,7 @@ class LinearKernels(Protocol):
     """A platform's way to make kernels for linear layers."""
 
     def __call__(self, linear: Linear, *, single: bool) -> tuple[str, Any]:
-        """A kernel's name and its PrimFunc ``(x (m, k), w[, scales], y (m, n))``.
+        """A kernel's name and its PrimFunc ``(x (m, k), w[, scales[, zeros]], y (m, n))``.
 
         Args:
             linear: the layer.
