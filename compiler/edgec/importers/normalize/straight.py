@@ -94,11 +94,10 @@ class Rewrite:
             return relax.Tuple([self._argument(field) for field in expr.fields])
         if isinstance(expr, relax.TupleGetItem):
             source = self._expr(expr.tuple_value)
-            return (
-                source[expr.index]
-                if isinstance(source, relax.Tuple)
-                else relax.TupleGetItem(source, expr.index)
-            )
+            known = self.value(source)
+            if isinstance(known, relax.Tuple):
+                return known.fields[expr.index]
+            return relax.TupleGetItem(source, expr.index)
         if isinstance(expr, relax.Call):
             arguments = [self._argument(argument) for argument in expr.args]
             return self.call(relax.Call(expr.op, arguments, expr.attrs, expr.ty_args))
