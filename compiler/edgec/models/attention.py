@@ -9,9 +9,12 @@ from tvm.relax.frontend.nn import Tensor, op
 
 from edgec.models.matrix import Linear, Piece
 from edgec.models.norms import RMSNorm
+from edgec.models.rotation import rotated
 
 if TYPE_CHECKING:
     from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
+
+    from edgec.models.rope import Rope
 
 Stored = Literal["apart", "fused", "by_head"]
 """How a checkpoint holds the query, key and value projections.
@@ -36,6 +39,11 @@ class Attention(nn.Module):  # type: ignore[misc]
         out_bias: whether the output projection has one.
         stored: how the checkpoint holds the projections.
         head_norm_eps: epsilon of RMS norms of every query and key head before RoPE; None: no norms.
+        head_norm: what kind these are.
+        scale: of scores; None: ``1 / sqrt(head_dim)``.
+        local: whether a token sees no more keys than the window of the cache's spec.
+        rope: a rotary embedding of this layer's own, which the cache then doesn't apply; None: the
+            cache's.
         dtype: of hidden states.
     """
 
@@ -51,6 +59,10 @@ class Attention(nn.Module):  # type: ignore[misc]
         out_bias: bool,
         stored: Stored = "apart",
         head_norm_eps: float | None = None,
+        head_norm: type[RMSNorm] = RMSNorm,
+        scale: float | None = None,
+        local: bool = False,
+        rope: Rope | None = None,
         dtype: str,
     ) -> None:
         self.heads = heads
@@ -65,8 +77,13 @@ class Attention(nn.Module):  # type: ignore[misc]
             dtype=dtype,
         )
         self.o_proj = Linear(heads * head_dim, hidden, bias=out_bias, dtype=dtype)
-        self.q_norm = _head_norm(head_dim, head_norm_eps, dtype)
-        self.k_norm = _head_norm(head_dim, head_norm_eps, dtype)
+        self.q_norm, self.k_norm = (
+            None if head_norm_eps is None else head_norm(head_dim, head_norm_eps, dtype=dtype)
+            for _ in ("query", "key")
+        )
+        self.scale = head_dim**-0.5 if scale is None else scale
+        self.local = local
+        self.rope = rope
 
     def forward(self, x: Tensor, cache: PagedKVCache) -> Tensor:
         """``(batch, seq, hidden)`` to the same shape; appends this step's keys and values."""
@@ -77,14 +94,14 @@ class Attention(nn.Module):  # type: ignore[misc]
         if self.q_norm is not None and self.k_norm is not None:
             query, key, value = op.split(qkv, [self.heads, self.heads + self.kv_heads], axis=2)
             qkv = op.concat([self.q_norm(query), self.k_norm(key), value], dim=2)
+        if self.rope is not None:
+            qkv = rotated(qkv, cache.get_query_positions(batch * seq), self.kv_heads, self.rope)
+        # Kernels get the scale as it is given here, and nothing else of a layer: a negative one tells
+        # them that the layer is local.
         y = cache.attention_with_fused_qkv(
-            self.layer, qkv, self.heads, sm_scale=self.head_dim**-0.5
+            self.layer, qkv, self.heads, sm_scale=-self.scale if self.local else self.scale
         )
         return self.o_proj(op.reshape(y, (batch, seq, self.heads * self.head_dim)))
-
-
-def _head_norm(head_dim: int, eps: float | None, dtype: str) -> RMSNorm | None:
-    return None if eps is None else RMSNorm(head_dim, eps, dtype=dtype)
 
 
 def _pieces(heads: int, kv_heads: int, head_dim: int, stored: Stored) -> tuple[Piece, ...]:

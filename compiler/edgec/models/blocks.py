@@ -5,7 +5,13 @@ Each kind of block has a file of its own: ``matrix.py``, ``norms.py``, ``attenti
 """
 
 from edgec.models.attention import Attention
-from edgec.models.decoder import Decoder, DecoderLayer, ParallelLayer, last_position
+from edgec.models.decoder import (
+    Decoder,
+    DecoderLayer,
+    ParallelLayer,
+    SandwichLayer,
+    last_position,
+)
 from edgec.models.matrix import (
     QUANTIZED_MATMUL,
     QUANTIZED_TAKE,
@@ -35,5 +41,6 @@ __all__ = [
     "ParallelLayer",
     "Piece",
     "RMSNorm",
+    "SandwichLayer",
     "last_position",
 ]

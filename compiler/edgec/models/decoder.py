@@ -94,6 +94,41 @@ class ParallelLayer(nn.Module):  # type: ignore[misc]
         return x + self.self_attn(normed, cache) + self.mlp(other)
 
 
+class SandwichLayer(nn.Module):  # type: ignore[misc]
+    """Attention and MLP, each between two norms and with a residual connection around them.
+
+    Args:
+        self_attn: hidden states and the cache to hidden states.
+        mlp: hidden states to hidden states.
+        hidden: size of the hidden states.
+        eps: of the norms.
+        norm: what kind they are.
+        dtype: of hidden states.
+    """
+
+    def __init__(
+        self,
+        self_attn: nn.Module,
+        mlp: nn.Module,
+        hidden: int,
+        eps: float,
+        *,
+        norm: Norm,
+        dtype: str,
+    ) -> None:
+        self.self_attn = self_attn
+        self.mlp = mlp
+        self.input_layernorm = norm(hidden, eps, dtype=dtype)
+        self.post_attention_layernorm = norm(hidden, eps, dtype=dtype)
+        self.pre_feedforward_layernorm = norm(hidden, eps, dtype=dtype)
+        self.post_feedforward_layernorm = norm(hidden, eps, dtype=dtype)
+
+    def forward(self, x: Tensor, cache: PagedKVCache) -> Tensor:
+        """``(batch, seq, hidden)`` to the same shape."""
+        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), cache))
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+
+
 class Decoder(nn.Module):  # type: ignore[misc]
     """Embedding, layers and final norm; named ``model`` in checkpoints."""
 

@@ -160,6 +160,7 @@ def dense_model(
     head_bias: bool = False,
     names: Mapping[str, str] = MappingProxyType({}),
     kind: type[CausalLM] = CausalLM,
+    cache: Mapping[str, Any] = MappingProxyType({}),
     **options: Any,
 ) -> CausalLM:
     """Embedding, layers, final norm and head.
@@ -172,6 +173,7 @@ def dense_model(
         head_bias: whether the head has a bias, if it isn't the embedding.
         names: see :class:`CausalLM`.
         kind: the class of the result.
+        cache: further fields of the :class:`KVCacheSpec`.
         options: what else that class takes.
 
     Returns:
@@ -188,18 +190,19 @@ def dense_model(
         if config.tie_word_embeddings
         else Linear(hidden, vocab_size, bias=head_bias, role="head", dtype=dtype)
     )
-    cache = KVCacheSpec(
+    spec = KVCacheSpec(
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
         rope=config.rope,
         dtype=dtype,
+        **cache,
     )
     return kind(
         decoder,
         head,
-        cache,
+        spec,
         vocab_size=vocab_size,
         hidden_size=hidden,
         dtype=dtype,

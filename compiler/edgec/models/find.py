@@ -23,6 +23,7 @@ _SHARED = {
     "find",
     "hf_config",
     "kv_cache",
+    "layer_kinds",
     "matrix",
     "mlp",
     "moe",
@@ -30,6 +31,7 @@ _SHARED = {
     "parameters",
     "rope",
     "rope_config",
+    "rotation",
     "scaled",
     "window",
 }

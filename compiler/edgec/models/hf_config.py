@@ -30,6 +30,12 @@ class ConfigReader:
             raise self._error(name, f"{value!r} is not a positive number")
         return float(value)
 
+    def cap(self, name: str, default: float | None) -> float | None:
+        """A positive number, or ``null``, which here is not the same as an absent field."""
+        if name in self._config and self._config[name] is None:
+            return None
+        return None if default is None and name not in self._config else self.number(name, default)
+
     def flag(self, name: str, *, default: bool = False) -> bool:
         """``true`` or ``false``."""
         value = self._get(name, default)

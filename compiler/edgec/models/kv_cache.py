@@ -44,6 +44,10 @@ class KVCacheSpec:
         head_dim: size of one head.
         rope: applied to keys when they are appended, to queries when they are read.
         dtype: of keys and values.
+        soft_cap: of scores: ``c * tanh(s / c)``; None: they stay as they are.
+        local_window: keys that a token sees in layers which ask for it, itself among them; all stay
+            in the cache. None: in every layer a token sees all before it.
+        rotates: whether the cache applies ``rope``; False: the model does, in its layers' own ways.
     """
 
     layers: int
@@ -52,11 +56,20 @@ class KVCacheSpec:
     head_dim: int
     rope: Rope
     dtype: str
+    soft_cap: float | None = None
+    local_window: int | None = None
+    rotates: bool = True
+
+    @property
+    def plain(self) -> bool:
+        """Whether attention is what TVM's kernels compute: without soft cap and layers' windows."""
+        return self.soft_cap is None and self.local_window is None
 
     @property
     def slides(self) -> bool:
         """Whether kernels for sliding windows are right: they rotate whole heads, without factors."""
-        return self.rope.rotary_dim == self.head_dim and self.rope.kind != LONGROPE
+        whole = self.rope.rotary_dim == self.head_dim and self.rope.kind != LONGROPE
+        return whole and self.plain and self.rotates
 
     def at_length(self, context_length: int) -> KVCacheSpec:
         """The cache of a library for contexts of so many tokens; see :meth:`Rope.at_length`."""
@@ -80,6 +93,9 @@ class KVCacheSpec:
             "head_dim": self.head_dim,
             "rope": self.rope.to_json(),
             "dtype": self.dtype,
+            "soft_cap": self.soft_cap,
+            "local_window": self.local_window,
+            "rotates": self.rotates,
         }
 
     @classmethod

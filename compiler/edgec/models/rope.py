@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 LONGROPE = "longrope"
+LINEAR = "linear"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Rope:
         scaling: ``rope_type`` and its numbers; empty for the plain embedding. Of ``longrope``:
             ``short_factor`` and ``long_factor``, each ``rotary_dim / 2`` numbers by which a pair
             turns slower in contexts of up to ``original_max_position_embeddings`` tokens and in
-            longer ones, and ``attention_factor``, which multiplies sines and cosines in both.
+            longer ones, and ``attention_factor``, which multiplies sines and cosines in both. Of
+            ``linear``: ``factor``, by which all pairs turn slower; caches don't rotate so.
     """
 
     theta: float
@@ -67,7 +69,12 @@ class Rope:
 
 
 def _stretched(turn: float, scaling: dict[str, Any]) -> float:
-    """Llama 3's scaling: slow turns become slower by a factor, fast ones stay, others lie between."""
+    """Llama 3's scaling: slow turns become slower by a factor, fast ones stay, others lie between.
+
+    Linear scaling makes all of them slower.
+    """
+    if scaling["rope_type"] == LINEAR:
+        return float(turn / scaling["factor"])
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     turns = scaling["original_max_position_embeddings"] * turn / (2 * math.pi)
     kept = min(1.0, max(0.0, (turns - low) / (high - low)))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FUNCTION = "create_tir_paged_kv_cache"
 _CONFIG_ENTRIES = 5
 _ROTATION = "fused_rope"
+_PLAIN_ONLY = ("tree_attn", "_sliding_window")
+"""Parts of the names of kernels that know neither soft caps nor layers' windows: for token trees, and
+for windows that slide."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="AttachKVCache")
@@ -59,11 +62,11 @@ class AttachKVCache:
                     v_head_dim=spec.head_dim,
                     mla_original_qk_head_dim=0,
                     mla_original_v_head_dim=0,
-                    rope_mode=RopeMode.NORMAL,
+                    rope_mode=RopeMode.NORMAL if spec.rotates else RopeMode.NONE,
                     rope_scale=1,
                     rope_theta=spec.rope.theta,
-                    rope_scaling=_scaling(spec.rope),
-                    rope_ext_factors=_factors(spec.rope),
+                    rope_scaling=_scaling(spec),
+                    rope_ext_factors=_factors(spec),
                     rotary_dim=spec.rope.rotary_dim,
                     enable_disaggregation=False,
                     dtype=spec.dtype,
@@ -73,8 +76,11 @@ class AttachKVCache:
             builder.emit_func_output(output)
         mod = builder.finalize()
         name = next(var for var in mod.get_global_vars() if var.name_hint == FUNCTION)
-        mod[name] = _FiveEntries(mod).visit_expr(mod[name])
-        if spec.rope.kind == LONGROPE:
+        mod[name] = _Arguments(mod, plain=spec.plain).visit_expr(mod[name])
+        if not spec.plain:
+            for var in filter(_is_plain_only, mod.get_global_vars()):
+                del mod[var]
+        if spec.rotates and spec.rope.kind == LONGROPE:
             kernel = next(v for v in mod.get_global_vars() if v.name_hint == _ROTATION)
             mod.update_func(
                 kernel,
@@ -83,35 +89,57 @@ class AttachKVCache:
         return mod
 
 
-def _scaling(rope: Rope) -> dict[str, Any]:
+def _scaling(spec: KVCacheSpec) -> dict[str, Any]:
     """What TVM's kernels are made for.
 
     For LongRoPE its rotation is replaced, and kernels that rotate inside attention aren't called.
     """
-    return {} if rope.kind == LONGROPE else dict(rope.scaling)
+    rope = spec.rope
+    return dict(rope.scaling) if spec.rotates and rope.kind != LONGROPE else {}
 
 
-def _factors(rope: Rope) -> relax.Expr:
+def _factors(spec: KVCacheSpec) -> relax.Expr:
     """LongRoPE's factors as the cache hands them to the rotation: long ones, then short ones."""
-    if rope.kind != LONGROPE:
+    rope = spec.rope
+    if not spec.rotates or rope.kind != LONGROPE:
         return relax.prim_value(0)
     both = [*rope.scaling["long_factor"], *rope.scaling["short_factor"]]
     return relax.const(np.array(both, "float32"))
 
 
 @mutator
-class _FiveEntries(PyExprMutator):  # type: ignore[misc]
-    """Drop the sixth cache-config entry, the window of sliding layers.
+class _Arguments(PyExprMutator):  # type: ignore[misc]
+    """Change what the constructor hands to the runtime.
 
-    Runtimes from before August 2026 insist on five entries; newer ones take five or six.
+    It drops the sixth cache-config entry, the window of sliding layers: runtimes from before August
+    2026 insist on five entries; newer ones take five or six. Unless attention is plain, it leaves out
+    the kernels that know neither caps nor layers' windows: the runtime refuses a call that needs them.
     """
+
+    def __init__(self, mod: tvm.IRModule, *, plain: bool) -> None:
+        super().__init__(mod)
+        self._plain = plain
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         position = next(
             (i for i, arg in enumerate(call.args) if isinstance(arg, relax.ShapeExpr)), None
         )
-        if position is None or len(call.args[position].values) <= _CONFIG_ENTRIES:
+        if position is None or len(call.args[position].values) < _CONFIG_ENTRIES:
             return call
-        arguments = list(call.args)
+        arguments = [
+            relax.Tuple([]) if not self._plain and _has_plain_only(argument) else argument
+            for argument in call.args
+        ]
         arguments[position] = relax.ShapeExpr(list(arguments[position].values)[:_CONFIG_ENTRIES])
         return relax.Call(call.op, arguments, call.attrs, call.ty_args)
+
+
+def _is_plain_only(var: tvm.ir.GlobalVar) -> bool:
+    return any(part in var.name_hint for part in _PLAIN_ONLY)
+
+
+def _has_plain_only(argument: Any) -> bool:
+    """Whether an argument of the constructor is a backend's name and such a kernel."""
+    return isinstance(argument, relax.Tuple) and any(
+        isinstance(field, tvm.ir.GlobalVar) and _is_plain_only(field) for field in argument.fields
+    )

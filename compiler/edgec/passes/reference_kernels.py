@@ -3,8 +3,9 @@
 A GPU kernel is checked alone by calling it and the function of the same name made here on the same
 arguments. Where a rule will schedule a kernel, that is the kernel as it is before: loops without
 threads. A kernel that comes scheduled from TVM's KV cache has a twin among TVM's kernels for CPUs, with
-the same arguments in the same order and written independently; so do the logit functions. Linear
-layers and norms are their definitions in loops, whatever kernel a platform has for them.
+the same arguments in the same order and written independently; so do the logit functions. Attention
+with soft caps or layers' windows, which TVM hasn't, and linear layers and norms are their definitions
+in loops, whatever kernel a platform has for them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from tvm import tirx
 
 from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.scheduling.kernels import cpu_experts, cpu_logits, experts_meaning
+from edgec.scheduling.kernels.attention_arguments import Heads
+from edgec.scheduling.kernels.attention_meaning import attention_meanings
 from edgec.scheduling.kernels.experts import (
     EXPERTS,
     ORDER,
@@ -113,8 +116,18 @@ def _kv_cache_twins(cache: KVCacheSpec) -> dict[str, Any]:
     attach = AttachKVCache(cache, tvm.target.Target(_CPU))
     mod = tvm.transform.Sequential([attach])(tvm.IRModule())
     by_name = {var.name_hint: function for var, function in mod.functions_items()}
-    twins = {gpu: by_name[cpu] for gpu, cpu in _TWINS.items()}
-    return twins | {cpu: by_name[cpu] for cpu in _TWINS.values()}
+    if not cache.plain:
+        heads = Heads(
+            cache.heads,
+            cache.kv_heads,
+            cache.head_dim,
+            cache.dtype,
+            soft_cap=cache.soft_cap,
+            window=cache.local_window,
+        )
+        by_name |= {_TWINS[gpu]: f for gpu, f in attention_meanings(heads).items()}
+    pairs = [(gpu, cpu) for gpu, cpu in _TWINS.items() if cpu in by_name]
+    return {name: by_name[cpu] for gpu, cpu in pairs for name in (gpu, cpu)}
 
 
 def _logit_twins(vocab_size: int) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class ReplaceAttentionCPU:
             head_dim=spec.head_dim,
             dtype=spec.dtype,
             vector_bits=vector_bits,
+            soft_cap=spec.soft_cap,
+            window=spec.local_window,
         )
         self.kernels = {name: make(shape) for name, make in _KERNELS.items()}
         if spec.slides:

@@ -1,7 +1,8 @@
 """Put kernels of our own in the place of those that TVM's KV cache brings for GPUs.
 
-Two of TVM's do on some devices what they shouldn't, and its attention is slow in browsers: see the
-modules of ours. Attention to pages that slide stays TVM's, as do the kernels for token trees.
+Two of TVM's do on some devices what they shouldn't, its attention is slow in browsers, and it knows
+neither soft caps nor layers with a window: see the modules of ours. Attention to pages that slide stays
+TVM's, as do the kernels for token trees.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @tvm.transform.module_pass(opt_level=0, name="ReplaceCacheKernelsGPU")
 class ReplaceCacheKernelsGPU:
-    """Args: spec: of the cache; limits: of the device; attention: whether to replace that, too."""
+    """Args: spec: of the cache; limits: of the device; attention: whether to replace that in any case."""
 
     def __init__(self, spec: KVCacheSpec, limits: Limits, *, attention: bool) -> None:
         self.kernels = {
@@ -31,8 +32,15 @@ class ReplaceCacheKernelsGPU:
             ),
             "tir_attention_merge_state": merge_states(spec.head_dim, spec.dtype, limits),
         }
-        if attention:
-            heads = Heads(spec.heads, spec.kv_heads, spec.head_dim, spec.dtype)
+        if attention or not spec.plain:
+            heads = Heads(
+                spec.heads,
+                spec.kv_heads,
+                spec.head_dim,
+                spec.dtype,
+                soft_cap=spec.soft_cap,
+                window=spec.local_window,
+            )
             self.kernels |= {
                 "batch_decode_paged_kv": paged_decode(heads),
                 "batch_prefill_paged_kv": paged_prefill(heads),

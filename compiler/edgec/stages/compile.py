@@ -223,7 +223,16 @@ def _check_limits(
 
 
 def _check_window(inputs: Mapping[str, Any], cache: KVCacheSpec) -> None:
-    if read_window(inputs) is not None and not cache.slides:
+    if read_window(inputs) is None:
+        return
+    if not cache.plain or not cache.rotates:
+        raise UnsupportedModelError(
+            "this model's layers have windows, soft caps or rotary embeddings of their own, which"
+            " kernels for sliding windows don't know",
+            where="context.sliding_window",
+            remedy="leave it out",
+        )
+    if not cache.slides:
         raise UnsupportedModelError(
             "kernels for sliding windows rotate all dimensions of a head, by one set of frequencies;"
             f" this model rotates {cache.rope.rotary_dim} of {cache.head_dim},"

@@ -12,6 +12,9 @@ A cache without sliding windows has rotary mode 0: keys are rotated when they ar
 queries before they get here. With sliding windows it has mode 1: a key's position changes when
 older ones leave, so that the kernels rotate what they read (see ``cpu_turns``). The kernels for
 pages know one mode each, the one that the cache calls them with; the ragged one knows both.
+
+Scores may have a soft cap, and in some layers tokens may see the latest keys only: blocks before
+those are passed over.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels.attention_arguments import (
+    DecodeArguments,
     PagedArguments,
+    PagedPrefillArguments,
+    RaggedPrefillArguments,
     indices,
     named,
-    results,
-    scalars,
     tensor,
     visible,
 )
@@ -47,23 +51,20 @@ from edgec.scheduling.kernels.vectors import as_float
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from edgec.scheduling.kernels.attention_arguments import Heads
+    from edgec.scheduling.kernels.cpu_attention_blocks import Keys
+
 
 def paged_decode(a: Attention) -> Any:
     """One new token per sequence against its pages; all of them are visible to it."""
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_decode_paged_kv_cpu")
-            batch = T.int32()
-            q = tensor("q", (batch, a.heads, a.head_dim), a.dtype)
-            pages = PagedArguments(a, batch)
-            indices("k_rope_pos_offset", batch)
-            indices("q_rope_position", batch)
-            out, lse = results(a, batch)
-            scale = scalars(causal=False)["sm_scale"]
-            with _tasks(a, batch) as (row, kv_head, state, _turns):
-                state.limit = pages.length(row)
-                keys = _Paged(a, pages, row, kv_head)
-                _attend(a, q, out, lse, row, kv_head, keys, state, scale)
+            given = DecodeArguments(a)
+            with _tasks(a, given.rows) as (row, kv_head, state, _turns):
+                state.limit = given.pages.length(row)
+                keys = _Paged(a, given.pages, row, kv_head)
+                _attend(_Task(a, given, row, kv_head, keys, state), given.first(row, row))
         return builder.get()
 
 
@@ -72,20 +73,12 @@ def paged_prefill(a: Attention) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_prefill_paged_kv_cpu")
-            batch, total = T.int32(), T.int32()
-            q = tensor("q", (total, a.heads, a.head_dim), a.dtype)
-            q_indptr = indices("q_indptr", batch + 1)
-            pages = PagedArguments(a, batch)
-            indices("k_rope_pos_offset", batch)
-            indices("q_rope_position", total)
-            out, lse = results(a, total)
-            others = scalars(causal=True)
-            with _tasks(a, total) as (row, kv_head, state, _turns):
-                sequence = _sequence_of(row, q_indptr, batch)
-                length = pages.length(sequence)
-                state.limit = visible(others["causal"], length, q_indptr, sequence, row)
-                keys = _Paged(a, pages, sequence, kv_head)
-                _attend(a, q, out, lse, row, kv_head, keys, state, others["sm_scale"])
+            given = PagedPrefillArguments(a)
+            with _tasks(a, given.rows) as (row, kv_head, state, _turns):
+                sequence = _sequence_of(row, given)
+                state.limit = _limit(given, sequence, row)
+                keys = _Paged(a, given.pages, sequence, kv_head)
+                _attend(_Task(a, given, row, kv_head, keys, state), given.first(row, sequence))
         return builder.get()
 
 
@@ -94,32 +87,22 @@ def ragged_prefill(a: Attention) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_prefill_ragged_kv")
-            batch, rows, key_rows = T.int32(), T.int32(), T.int32()
-            q = tensor("q", (rows, a.heads, a.head_dim), a.dtype)
-            q_indptr = indices("q_indptr", batch + 1)
-            k = tensor("k", (key_rows, a.kv_heads, a.head_dim), a.dtype)
-            v = tensor("v", (key_rows, a.kv_heads, a.head_dim), a.dtype)
-            kv_indptr = indices("kv_indptr", batch + 1)
-            positions = indices("q_rope_position", rows)
-            offsets = indices("k_rope_pos_offset", batch)
-            out, lse = results(a, rows)
-            others = scalars(causal=True)
-            inline = others["rotary_mode"] == 1
-            with _tasks(a, rows, rotates=inline) as (row, kv_head, state, turns):
-                sequence = _sequence_of(row, q_indptr, batch)
-                length = kv_indptr[sequence + 1] - kv_indptr[sequence]
-                state.limit = visible(others["causal"], length, q_indptr, sequence, row)
-                keys = _Ragged(a, k, v, kv_indptr, sequence, kv_head)
-                task = (a, q, out, lse, row, kv_head, keys, state, others["sm_scale"])
+            given = RaggedPrefillArguments(a)
+            inline = given.scalars["rotary_mode"] == 1
+            with _tasks(a, given.rows, rotates=inline) as (row, kv_head, state, turns):
+                sequence = _sequence_of(row, given)
+                state.limit = _limit(given, sequence, row)
+                keys = _Ragged(a, given.k, given.v, given.kv_indptr, sequence, kv_head)
+                task = _Task(a, given, row, kv_head, keys, state)
                 if turns is None:
-                    _attend(*task)
+                    _attend(task, given.first(row, sequence))
                 else:
                     with T.If(inline):
                         with T.Then():
-                            spans = [_Span(T.int32(0), state.limit, offsets[sequence])]
-                            _attend_turned(*task, turns, positions[row], spans)
+                            spans = [_Span(T.int32(0), state.limit, given.offsets[sequence])]
+                            _attend_turned(task, turns, spans)
                         with T.Else():
-                            _attend(*task)
+                            _attend(task, given.first(row, sequence))
         return builder.get()
 
 
@@ -128,19 +111,12 @@ def sliding_decode(a: Attention) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_decode_paged_kv_cpu_sliding_window")
-            batch = T.int32()
-            q = tensor("q", (batch, a.heads, a.head_dim), a.dtype)
-            pages = _SlidingArguments(a, batch)
-            offsets = indices("k_rope_pos_offset", batch)
-            positions = indices("q_rope_position", batch)
-            out, lse = results(a, batch)
-            scale = scalars(causal=False)["sm_scale"]
-            with _tasks(a, batch, rotates=True) as (row, kv_head, state, turns):
-                keys = _Paged(a, pages, row, kv_head)
-                task = (a, q, out, lse, row, kv_head, keys, state, scale)
-                spans = pages.spans(row, offsets[row])
+            given = DecodeArguments(a, _SlidingArguments)
+            with _tasks(a, given.rows, rotates=True) as (row, kv_head, state, turns):
+                keys = _Paged(a, given.pages, row, kv_head)
+                spans = given.pages.spans(row, given.offsets[row])
                 assert turns is not None, "the kernel rotates"
-                _attend_turned(*task, turns, positions[row], spans)
+                _attend_turned(_Task(a, given, row, kv_head, keys, state), turns, spans)
         return builder.get()
 
 
@@ -149,33 +125,25 @@ def sliding_prefill(a: Attention) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_prefill_paged_kv_cpu_sliding_window")
-            batch, total = T.int32(), T.int32()
-            q = tensor("q", (total, a.heads, a.head_dim), a.dtype)
-            q_indptr = indices("q_indptr", batch + 1)
-            pages = _SlidingArguments(a, batch)
-            offsets = indices("k_rope_pos_offset", batch)
-            positions = indices("q_rope_position", total)
-            out, lse = results(a, total)
-            scale = scalars(causal=True)["sm_scale"]
-            with _tasks(a, total, rotates=True) as (row, kv_head, state, turns):
-                sequence = _sequence_of(row, q_indptr, batch)
-                keys = _Paged(a, pages, sequence, kv_head)
-                task = (a, q, out, lse, row, kv_head, keys, state, scale)
-                spans = pages.spans(sequence, offsets[sequence])
+            given = PagedPrefillArguments(a, _SlidingArguments)
+            with _tasks(a, given.rows, rotates=True) as (row, kv_head, state, turns):
+                sequence = _sequence_of(row, given)
+                keys = _Paged(a, given.pages, sequence, kv_head)
+                spans = given.pages.spans(sequence, given.offsets[sequence])
                 assert turns is not None, "the kernel rotates"
-                _attend_turned(*task, turns, positions[row], spans)
+                _attend_turned(_Task(a, given, row, kv_head, keys, state), turns, spans)
         return builder.get()
 
 
 class _SlidingArguments:
-    """The same where windows slide: a sequence keeps its first tokens and its latest ones.
+    """As :class:`PagedArguments` where windows slide: a sequence keeps its first tokens and its latest ones.
 
     The places 0 to ``sinks`` (exclusive) hold the first tokens, those from ``offset`` to the end of
     the last page the latest; between the two lie tokens that have left. Positions count what is
     kept.
     """
 
-    def __init__(self, a: Attention, batch: Any) -> None:
+    def __init__(self, a: Heads, batch: Any) -> None:
         shape = (T.int32(), 2, a.kv_heads, BLOCK, a.head_dim)
         self.pages = tensor("pages", shape, a.dtype)
         self.indptr = indices("page_indptr", batch + 1)
@@ -271,41 +239,89 @@ class _Ragged:
         return as_float(values, self._a.lanes)
 
 
-def _sequence_of(row: Any, q_indptr: Any, batch: Any) -> Any:
+def _sequence_of(row: Any, given: PagedPrefillArguments | RaggedPrefillArguments) -> Any:
     """The sequence whose tokens ``q_indptr[i]`` to ``q_indptr[i + 1]`` hold a row."""
     found = T.sblock_alloc_buffer((1,), "int32", scope="local")
     T.buffer_store(found, T.int32(0), [0])
-    with T.serial(1, batch) as i, T.If(row >= q_indptr[i]), T.Then():
+    with T.serial(1, given.batch) as i, T.If(row >= given.q_indptr[i]), T.Then():
         T.buffer_store(found, i, [0])
     return T.Bind(found[0])
 
 
-def _attend(
-    a: Attention,
-    q: Any,
-    out: Any,
-    lse: Any,
-    row: Any,
-    kv_head: Any,
-    keys: _Paged | _Ragged,
-    state: State,
-    scale: Any,
-) -> None:
-    """One token's attention with all query heads of a group, to the first ``state.limit`` keys."""
+def _limit(given: PagedPrefillArguments | RaggedPrefillArguments, sequence: Any, row: Any) -> Any:
+    """How many keys of its sequence a token sees."""
+    length = given.length(sequence)
+    return visible(given.scalars["causal"], length, given.q_indptr, sequence, row)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One token's attention with all query heads that share a key-value head."""
+
+    a: Attention
+    given: DecodeArguments | PagedPrefillArguments | RaggedPrefillArguments
+    row: Any
+    kv_head: Any
+    keys: _Paged | _Ragged
+    state: State
+
+    @property
+    def first_head(self) -> Any:
+        """The first of the query heads."""
+        return T.Bind(self.kv_head * self.a.group)
+
+    def begin(self, into: Any, first_head: Any) -> None:
+        """Nothing seen yet; the scaled queries go into a buffer."""
+        given = self.given
+        begin(self.a, self.state, given.q, into, self.row, first_head, given.scale)
+
+    def block(self, keys: Keys, low: Any, high: Any) -> None:
+        """Take in the keys ``low`` to ``high`` (exclusive) of the selected block."""
+        with T.serial(0, self.a.group) as g, T.If(high - low == BLOCK):
+            with T.Then():
+                whole_block(self.a, keys, self.state, g)
+            with T.Else():
+                part_of_a_block(self.a, keys, self.state, g, low, high)
+
+    def finish(self, first_head: Any) -> None:
+        """Write the results."""
+        given = self.given
+        with T.serial(0, self.a.group) as g:
+            finish(self.a, given.out, given.lse, self.row, first_head + g, self.state, g)
+
+
+def _attend(task: _Task, first: Any) -> None:
+    """Attend to the keys before ``state.limit``, from ``first`` on or, if it is None, from 0."""
+    a, state, keys = task.a, task.state, task.keys
     limit = T.Bind(T.max(state.limit, 0))
-    first_head = T.Bind(kv_head * a.group)
-    begin(a, state, q, state.query, row, first_head, scale)
-    with T.serial(0, limit // BLOCK) as block:
-        keys.select(block)
-        with T.serial(0, a.group) as g:
-            whole_block(a, keys, state, g)
-    rest = T.Bind(limit % BLOCK)
-    with T.If(rest > 0), T.Then():
-        keys.select(limit // BLOCK)
-        with T.serial(0, a.group) as g:
-            part_of_a_block(a, keys, state, g, 0, rest)
-    with T.serial(0, a.group) as g:
-        finish(a, out, lse, row, first_head + g, state, g)
+    head = task.first_head
+    task.begin(state.query, head)
+    if first is None:
+        with T.serial(0, limit // BLOCK) as block:
+            keys.select(block)
+            with T.serial(0, a.group) as g:
+                whole_block(a, keys, state, g)
+        rest = T.Bind(limit % BLOCK)
+        with T.If(rest > 0), T.Then():
+            keys.select(limit // BLOCK)
+            with T.serial(0, a.group) as g:
+                part_of_a_block(a, keys, state, g, 0, rest)
+    else:
+        first = T.Bind(T.max(first, 0))
+        with T.If(limit > first), T.Then():
+            for _block, low, high in _blocks(first, limit):
+                keys.select(_block)
+                task.block(keys, low, high)
+    task.finish(head)
+
+
+def _blocks(first: Any, end: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Loop over blocks: number, and what of it lies from ``first`` to ``end`` (exclusive)."""
+    start = T.Bind(first // BLOCK)
+    with T.serial(0, (end + BLOCK - 1) // BLOCK - start) as index:
+        block = T.Bind(start + index)
+        low = T.Bind(T.max(first - block * BLOCK, 0))
+        yield block, low, T.Bind(T.min(end - block * BLOCK, BLOCK))
 
 
 @dataclass(frozen=True)
@@ -320,38 +336,17 @@ class _Span:
     shift: Any
 
 
-def _attend_turned(
-    a: Attention,
-    q: Any,
-    out: Any,
-    lse: Any,
-    row: Any,
-    kv_head: Any,
-    keys: _Paged | _Ragged,
-    state: State,
-    scale: Any,
-    turns: Turns,
-    position: Any,
-    spans: Iterable[_Span],
-) -> None:
-    """The same to the keys of some spans, which are rotated here, as is the query."""
-    first_head = T.Bind(kv_head * a.group)
-    begin(a, state, q, state.source, row, first_head, scale)
+def _attend_turned(task: _Task, turns: Turns, spans: Iterable[_Span]) -> None:
+    """Attend to the keys of some spans, which are rotated here, as is the query."""
+    state, keys = task.state, task.keys
+    position = task.given.positions[task.row]
+    head = task.first_head
+    task.begin(state.source, head)
     for span in spans:
         with T.If(span.end > span.first), T.Then():
-            start = T.Bind(span.first // BLOCK)
-            turns.query(state, position - (start * BLOCK + span.shift))
-            with T.serial(0, (span.end + BLOCK - 1) // BLOCK - start) as index:
-                block = T.Bind(start + index)
+            turns.query(state, position - (span.first // BLOCK * BLOCK + span.shift))
+            for block, low, high in _blocks(span.first, span.end):
                 keys.select(block)
-                low = T.Bind(T.max(span.first - block * BLOCK, 0))
-                high = T.Bind(T.min(span.end - block * BLOCK, BLOCK))
-                turned = turns.keys(keys, state, low, high)
-                with T.serial(0, a.group) as g, T.If(high - low == BLOCK):
-                    with T.Then():
-                        whole_block(a, turned, state, g)
-                    with T.Else():
-                        part_of_a_block(a, turned, state, g, low, high)
+                task.block(turns.keys(keys, state, low, high), low, high)
                 turns.next_block(state)
-    with T.serial(0, a.group) as g:
-        finish(a, out, lse, row, first_head + g, state, g)
+    task.finish(head)

@@ -83,8 +83,12 @@ class Keys(Protocol):
 
 
 def begin(a: Attention, state: State, q: Any, into: Any, row: Any, head: Any, scale: Any) -> None:
-    """Nothing seen yet; the queries of ``head`` and those after it, scaled, go into a buffer."""
-    factor = broadcast(scale * T.float32(LOG2_E), a.lanes)
+    """Nothing seen yet; the queries of ``head`` and those after it, scaled, go into a buffer.
+
+    Products with them are scores in base 2, or with a soft cap what :func:`_capped` takes.
+    """
+    base = LOG2_E if a.soft_cap is None else 2 * LOG2_E / a.soft_cap
+    factor = broadcast(scale * T.float32(base), a.lanes)
     with T.serial(0, a.group) as g:
         T.buffer_store(state.top, T.float32(NOTHING), [g])
         T.buffer_store(state.total, T.float32(0), [g])
@@ -108,6 +112,8 @@ def whole_block(a: Attention, keys: Keys, state: State, g: Any) -> None:
             state.products[key] = state.products[key] + query * keys.load(0, key, lane)
     for key, score in enumerate(state.products.sums()):
         state.scores[key] = score
+    if a.soft_cap is not None:
+        state.scores.store(_capped(a.soft_cap, state.scores.load(), BLOCK))
     correction = _softmax_step(state, g)
     for lane in columns(a):
         # Two chains of additions, since each waits for the one before.
@@ -127,7 +133,8 @@ def part_of_a_block(a: Attention, keys: Keys, state: State, g: Any, first: Any, 
         state.product.clear()
         for lane in columns(a):
             state.product[0] = state.product[0] + state.query[g, lane] * keys.load(0, key, lane)
-        state.scores[key] = state.product.sums()[0]
+        score = state.product.sums()[0]
+        state.scores[key] = score if a.soft_cap is None else _capped(a.soft_cap, score, 1)
     correction = _softmax_step(state, g)
     for lane in columns(a):
         scaled = state.result[g, lane] * broadcast(correction, a.lanes)
@@ -149,6 +156,16 @@ def finish(a: Attention, out: Any, lse: Any, row: Any, head: Any, state: State, 
         T.buffer_store(out, T.Cast(vector(a.dtype, a.lanes), value), [row, head, lane])
     logarithm = T.if_then_else(seen, state.top[g] + T.log2(total), T.float32(NOTHING))
     T.buffer_store(lse, logarithm, [row, head])
+
+
+def _capped(cap: float, x: Any, lanes: int) -> Any:
+    """``cap * tanh(x / (2 * log2(e)))`` in base 2, as ``1 - 2 / (1 + 2**x)``.
+
+    From 64 on that is 1 in float32, and below -126 it is -1.
+    """
+    one, two = (broadcast(T.float32(value), lanes) for value in (1, 2))
+    power = exp2(T.min(x, broadcast(T.float32(64), lanes)), lanes)
+    return broadcast(T.float32(cap * LOG2_E), lanes) * (one - two / (one + power))
 
 
 def _softmax_step(state: State, g: Any) -> Any:

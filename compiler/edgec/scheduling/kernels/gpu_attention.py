@@ -12,6 +12,9 @@ A cache without sliding windows has rotary mode 0: keys are rotated when they ar
 queries before they get here. With sliding windows it has mode 1, and the kernel for tokens that
 aren't in pages yet rotates what it reads; those for pages are then others, TVM's. All sums are
 float32, in an order that depends on nothing but shapes.
+
+Scores may have a soft cap, and in some layers tokens may see the latest keys only: blocks that none
+of a tile's rows sees are passed over.
 """
 
 from __future__ import annotations
@@ -23,22 +26,18 @@ from tvm.tirx.script import builder as T
 
 from edgec.models.kv_cache import PAGE_SIZE
 from edgec.scheduling.kernels.attention_arguments import (
+    DecodeArguments,
     Heads,
     PagedArguments,
+    PagedPrefillArguments,
+    RaggedPrefillArguments,
     flag,
-    indices,
     named,
-    results,
-    scalars,
-    tensor,
     visible,
 )
 from edgec.scheduling.kernels.gpu_attention_tile import LANES, Attention, Keys, Rows, Tile
 from edgec.scheduling.kernels.gpu_turns import Turns
-from edgec.scheduling.kernels.gpu_work_group import (
-    keep,
-    launch,
-)
+from edgec.scheduling.kernels.gpu_work_group import keep, launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,15 +54,9 @@ def paged_decode(a: Heads) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_decode_paged_kv", _NO_ALIAS)
-            batch = T.int32()
-            q = tensor("q", (batch, a.heads, a.head_dim), a.dtype)
-            pages = PagedArguments(a, batch)
-            indices("k_rope_pos_offset", batch)
-            indices("q_rope_position", batch)
-            out, lse = results(a, batch)
-            scale = scalars(causal=False)["sm_scale"]
+            given = DecodeArguments(a)
             parts = -(-a.group // tile.rows)
-            with launch(LANES, batch * parts, a.kv_heads) as (lane, index, kv_head):
+            with launch(LANES, given.batch * parts, a.kv_heads) as (lane, index, kv_head):
                 sequence = keep(T.truncdiv(index, parts))
                 first = keep(T.truncmod(index, parts) * tile.rows)
                 rows = Rows(
@@ -71,11 +64,16 @@ def paged_decode(a: Heads) -> Any:
                     head=lambda row: kv_head * a.group + T.min(first + row, a.group - 1),
                     exists=lambda row: first + row < a.group,
                 )
-                attention = Attention(a, tile, lane, rows, q, scale)
-                length = keep(pages.length(sequence))
+                attention = Attention(a, tile, lane, rows, given)
+                length = keep(given.pages.length(sequence))
                 attention.limits[0] = length
-                attention.attend(_Paged(a, pages, sequence, kv_head), length, length)
-                attention.finish(out, lse)
+                seen = given.first(sequence, sequence)
+                if seen is not None:
+                    attention.firsts[0] = seen
+                    seen = attention.firsts[0]
+                keys = _Paged(a, given.pages, sequence, kv_head)
+                attention.attend(keys, length, length, seen)
+                attention.finish()
         return builder.get()
 
 
@@ -84,20 +82,11 @@ def paged_prefill(a: Heads) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_prefill_paged_kv", _NO_ALIAS)
-            batch, total = T.int32(), T.int32()
-            q = tensor("q", (total, a.heads, a.head_dim), a.dtype)
-            q_indptr = indices("q_indptr", batch + 1)
-            pages = PagedArguments(a, batch)
-            indices("k_rope_pos_offset", batch)
-            indices("q_rope_position", total)
-            out, lse = results(a, total)
-            others = scalars(causal=True)
+            given = PagedPrefillArguments(a)
             _prefill(
                 a,
-                (q, q_indptr, batch, total, others["causal"], others["sm_scale"]),
-                (out, lse),
-                pages.length,
-                lambda sequence, kv_head: _Paged(a, pages, sequence, kv_head),
+                given,
+                lambda sequence, kv_head: _Paged(a, given.pages, sequence, kv_head),
             )
         return builder.get()
 
@@ -112,24 +101,15 @@ def ragged_prefill(a: Heads, rope: Rope | None = None) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_prefill_ragged_kv", _NO_ALIAS)
-            batch, total, key_rows = T.int32(), T.int32(), T.int32()
-            q = tensor("q", (total, a.heads, a.head_dim), a.dtype)
-            q_indptr = indices("q_indptr", batch + 1)
-            k = tensor("k", (key_rows, a.kv_heads, a.head_dim), a.dtype)
-            v = tensor("v", (key_rows, a.kv_heads, a.head_dim), a.dtype)
-            kv_indptr = indices("kv_indptr", batch + 1)
-            positions = indices("q_rope_position", total)
-            offsets = indices("k_rope_pos_offset", batch)
-            out, lse = results(a, total)
-            others = scalars(causal=True)
-            inline = others["rotary_mode"] == 1
+            given = RaggedPrefillArguments(a)
+            inline = given.scalars["rotary_mode"] == 1
             _prefill(
                 a,
-                (q, q_indptr, batch, total, others["causal"], others["sm_scale"]),
-                (out, lse),
-                lambda sequence: kv_indptr[sequence + 1] - kv_indptr[sequence],
-                lambda sequence, kv_head: _Ragged((k, v), kv_indptr[sequence], kv_head),
-                None if rope is None else Turns(rope, inline, positions, offsets),
+                given,
+                lambda sequence, kv_head: _Ragged(
+                    (given.k, given.v), given.kv_indptr[sequence], kv_head
+                ),
+                None if rope is None else Turns(rope, inline, given.positions, given.offsets),
             )
         return builder.get()
 
@@ -169,15 +149,13 @@ class _Ragged:
 
 def _prefill(
     a: Heads,
-    queries: tuple[Any, Any, Any, Any, Any, Any],
-    into: tuple[Any, Any],
-    length_of: Callable[[Any], Any],
+    given: PagedPrefillArguments | RaggedPrefillArguments,
     keys_of: Callable[[Any, Any], Keys],
     turns: Turns | None = None,
 ) -> None:
     """Rows are numbered through all tokens, so that a tile may have rows of several sequences."""
     tile = Tile.of_tokens(a)
-    q, q_indptr, batch, total, causal, scale = queries
+    total, causal, q_indptr = given.rows, given.scalars["causal"], given.q_indptr
     tiles = T.ceildiv(total * a.group, tile.rows)
     with launch(LANES, tiles, a.kv_heads) as (lane, index, kv_head):
         first = keep(index * tile.rows)
@@ -191,12 +169,12 @@ def _prefill(
             head=lambda row: kv_head * a.group + T.truncmod(T.min(first + row, last), a.group),
             exists=lambda row: first + row <= last,
         )
-        attention = Attention(a, tile, lane, rows, q, scale, turns)
+        attention = Attention(a, tile, lane, rows, given, turns)
         first_token, last_token = keep(token(T.int32(0))), keep(token(T.int32(tile.rows - 1)))
         own = [keep(token(row)) for row in attention.own]
-        with T.serial(0, batch) as sequence:
+        with T.serial(0, given.batch) as sequence:
             begin, end = keep(q_indptr[sequence]), keep(q_indptr[sequence + 1])
-            length = keep(length_of(sequence))
+            length = keep(given.length(sequence))
             for i, row in enumerate(own):
                 seen = visible(causal, length, q_indptr, sequence, row)
                 attention.limits[i] = seen * flag(row >= begin) * flag(row < end)
@@ -205,5 +183,12 @@ def _prefill(
             bound = keep(seen * flag(begin <= last_token) * flag(end > first_token))
             if turns is not None:
                 attention.first_position = keep(turns.keys[sequence])
-            attention.attend(keys_of(sequence, kv_head), length, bound)
-        attention.finish(*into)
+            start = None
+            if a.window is not None:
+                for i, row in enumerate(own):
+                    attention.firsts[i] = given.first(row, sequence)
+                # Of the tile's tokens of this sequence, the earliest sees the earliest keys.
+                earliest = T.min(T.max(first_token, begin), last_token)
+                start = keep(given.first(earliest, sequence))
+            attention.attend(keys_of(sequence, kv_head), length, bound, start)
+        attention.finish()

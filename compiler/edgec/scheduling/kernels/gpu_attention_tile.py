@@ -28,6 +28,11 @@ from edgec.scheduling.kernels.gpu_work_group import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgec.scheduling.kernels.attention_arguments import (
+        DecodeArguments,
+        PagedPrefillArguments,
+        RaggedPrefillArguments,
+    )
 
 LANES = 64
 KEYS = 64  # of a block
@@ -124,6 +129,7 @@ class Attention:
 
     Attributes:
         limits: how many keys of the sequence a lane's rows see; to be set.
+        firsts: the first of them; to be set where the heads have a window.
         own: numbers of the lane's rows.
         first_position: of the sequence's first key; to be set where keys are rotated.
     """
@@ -134,15 +140,13 @@ class Attention:
         tile: Tile,
         lane: Any,
         rows: Rows,
-        q: Any,
-        scale: Any,
+        given: DecodeArguments | PagedPrefillArguments | RaggedPrefillArguments,
         turns: Turns | None = None,
     ) -> None:
         self._heads = a
         self._tile = tile
         self._rows = rows
-        self._q = q
-        self._scale = scale
+        self._given = given
         self._turns = turns
         self.first_position: Any = None
         self._spread = -(-a.head_dim // tile.across)
@@ -152,6 +156,8 @@ class Attention:
         self._tokens = [keep(rows.token(row)) for row in self.own]
         self._query_heads = [keep(rows.head(row)) for row in self.own]
         self.limits = registers(tile.high, "int32")
+        if a.window is not None:
+            self.firsts = registers(tile.high, "int32")
         # The total is of the lane's own keys until the end.
         self._tops, self._totals = registers(tile.high), registers(tile.high)
         self._result = registers(tile.high * self._spread)
@@ -163,13 +169,16 @@ class Attention:
         for i in range(tile.high * self._spread):
             self._result[i] = T.float32(0)
 
-    def attend(self, keys: Keys, length: Any, bound: Any) -> None:
-        """Add keys of a sequence, which has ``length``; rows see none from ``bound`` on.
+    def attend(self, keys: Keys, length: Any, bound: Any, first: Any = None) -> None:
+        """Add keys of a sequence, which has ``length``.
 
-        All lanes have to call it with the same numbers.
+        Rows see none from ``bound`` on and, unless it is None, none before ``first``. All lanes have
+        to call it with the same numbers.
         """
-        with T.serial(0, T.shift_right(T.max(bound, 0) + (KEYS - 1), KEYS_SHIFT)) as block:
-            start = keep(block * KEYS)
+        count = T.shift_right(T.max(bound, 0) + (KEYS - 1), KEYS_SHIFT)
+        passed = None if first is None else keep(T.shift_right(T.max(first, 0), KEYS_SHIFT))
+        with T.serial(0, count if passed is None else T.max(count - passed, 0)) as index:
+            start = keep((index if passed is None else index + passed) * KEYS)
             scores = self._products(keys, start, length)
             self._mask(scores, start)
             self._share_maxima(scores)
@@ -198,7 +207,7 @@ class Attention:
                 for part, memory in enumerate((queries.low, queries.high)):
                     for i in range(tile.high):
                         place = self._tokens[i], self._query_heads[i], pair + part * half
-                        memory[i] = T.Cast("float32", self._q[place])
+                        memory[i] = T.Cast("float32", self._given.q[place])
                 for part, memory in enumerate((columns.low, columns.high)):
                     for j, place in enumerate(places):
                         memory[j] = keys.load(0, place, pair + part * half)
@@ -231,15 +240,23 @@ class Attention:
         return rows, keys
 
     def _mask(self, scores: Memory, start: Any) -> None:
-        """Scale scores, in base 2; keys that a row doesn't see get the lowest."""
-        tile = self._tile
-        factor = keep(self._scale * T.float32(LOG2_E), "float32")
+        """Scale scores, in base 2, and cap them; keys that a row doesn't see get the lowest."""
+        tile, cap = self._tile, self._heads.soft_cap
+        base = LOG2_E if cap is None else 2 * LOG2_E / cap
+        factor = keep(self._given.scale * T.float32(base), "float32")
         for i in range(tile.high):
             for j in range(tile.wide):
-                seen = start + self._right + j * tile.across < self.limits[i]
+                number = start + self._right + j * tile.across
                 at = i * tile.wide + j
-                most = T.Select(seen, T.float32(_NO_LIMIT), T.float32(NOTHING))
-                scores[at] = T.min(scores[at] * factor, most)
+                score = scores[at] * factor
+                if cap is not None:
+                    # cap * tanh(x / cap), as 1 - 2 / (1 + 2^x): from 64 on that is 1 in float32.
+                    power = T.exp2(T.min(score, T.float32(64)))
+                    part = T.float32(1) - T.float32(2) / (T.float32(1) + power)
+                    score = T.float32(cap * LOG2_E) * part
+                scores[at] = T.min(score, _most(number < self.limits[i]))
+                if self._heads.window is not None:
+                    scores[at] = T.min(scores[at], _most(number >= self.firsts[i]))
 
     def _share_maxima(self, scores: Memory) -> None:
         tile = self._tile
@@ -294,10 +311,10 @@ class Attention:
             return feature
         return T.min(feature, self._heads.head_dim - 1)
 
-    def finish(self, out: Any, lse: Any) -> None:
+    def finish(self) -> None:
         """Write output and log-sum-exp of the rows that exist."""
         tile = self._tile
-        output, logarithms = Memory(out), Memory(lse)
+        output, logarithms = Memory(self._given.out), Memory(self._given.lse)
         # All have read the maxima of the last block: there is a barrier behind that.
         for i, row in enumerate(self.own):
             self._partial[row * tile.across + self._right] = self._totals[i]
@@ -322,6 +339,11 @@ class Attention:
                     else:
                         with when(feature < self._heads.head_dim):
                             output[(*place, feature)] = value
+
+
+def _most(seen: Any) -> Any:
+    """What a score may be: a minimum with it is a mask without a branch."""
+    return T.Select(seen, T.float32(_NO_LIMIT), T.float32(NOTHING))
 
 
 KEYS_SHIFT = KEYS.bit_length() - 1

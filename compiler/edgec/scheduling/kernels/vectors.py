@@ -99,7 +99,7 @@ class Row:
 
 
 def exp2(x: Any, lanes: int) -> Any:
-    """``2**x`` for ``x <= 0`` in float32, within 3e-7 of the value; below -126 it is ``2**-126``.
+    """``2**x`` for ``x < 127`` in float32, within 3e-7 of the value; below -126 it is ``2**-126``.
 
     The integer part goes into the exponent's bits and the rest, within 1/2 of 0, into the Taylor
     polynomial of degree 7, whose remainder is below 6e-9.
