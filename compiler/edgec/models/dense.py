@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from edgec.models.blocks import Attention, Decoder, Embedding, Linear, Norm, RMSNorm
 from edgec.models.causal_lm import CausalLM
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tvm.relax.frontend import nn
+    from typing_extensions import Self
 
     from edgec.models.rope import Rope
 
