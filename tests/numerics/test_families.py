@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgec.checkpoints import open_checkpoint
-from edgec.models.rope_config import config_at_length
+from edgec.models.rope_at_length import config_at_length
 from edgec.verification.reference import from_checkpoint
 from numerics.family_case import (
     FLOAT32,
@@ -43,6 +43,13 @@ def longrope(original: int) -> dict[str, Any]:
         "original_max_position_embeddings": original,
         "rope_scaling": {"type": "longrope", "short_factor": SHORT, "long_factor": LONG},
     }
+
+
+def scaled(kind: str) -> dict[str, Any]:
+    return {"rope_type": kind, "rope_theta": 1000.0, "factor": 4.0}
+
+
+YARN = {**scaled("yarn"), "original_max_position_embeddings": 32, "beta_fast": 8}
 
 
 def minicpm_reference(folder: Path) -> Any:
@@ -102,11 +109,23 @@ MODELS = {
         {"num_key_value_heads": 2, "tie_word_embeddings": True},
         {"scheme": "q4f32_1"},
     ),
-    "qwen3, wide heads, tied": Model(
-        "Qwen3Config", {"num_key_value_heads": 2, "head_dim": 64, "tie_word_embeddings": True}
+    "qwen3, wide heads, tied, yarn": Model(
+        "Qwen3Config",
+        {
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+            "tie_word_embeddings": True,
+            "rope_parameters": YARN,
+        },
     ),
-    "mistral, window as long as the context": Model(
-        "MistralConfig", {"num_key_value_heads": 2, "sliding_window": CONTEXT, "head_dim": 48}
+    "mistral, window as long as the context, linear rope": Model(
+        "MistralConfig",
+        {
+            "num_key_value_heads": 2,
+            "sliding_window": CONTEXT,
+            "head_dim": 48,
+            "rope_parameters": scaled("linear"),
+        },
     ),
     "phi3, long factors, tied, q4f32_1": Model(
         "Phi3Config",
@@ -129,7 +148,15 @@ MODELS = {
         {"num_key_value_heads": 1, "head_dim": 64},
         {"scheme": "q4f32_1"},
     ),
-    "stablelm, biases": Model("StableLmConfig", {"num_key_value_heads": 2, "use_qkv_bias": True}),
+    "stablelm, biases, dynamic rope": Model(
+        "StableLmConfig",
+        {
+            "num_key_value_heads": 2,
+            "use_qkv_bias": True,
+            "max_position_embeddings": CONTEXT // 4,
+            "rope_parameters": scaled("dynamic"),
+        },
+    ),
     "stablelm, parallel, tied": Model(
         "StableLmConfig",
         {"num_key_value_heads": 2, "use_parallel_residual": True, "tie_word_embeddings": True},

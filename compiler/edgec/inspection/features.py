@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgec.models.rope_config import SUPPORTED_TYPES, kind_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_PLAIN_ROPE = ("default", "llama3", "linear", "dynamic")
 _GATES = ("silu", "swish")
 
 
@@ -72,7 +73,7 @@ def _rope(config: Mapping[str, Any]) -> Iterator[Feature]:
         if isinstance(scaling, dict):
             key = "rope_type" if "rope_type" in scaling else "type"
             kind = scaling.get(key, "default")
-            if kind not in _PLAIN_ROPE:
+            if kind_of(scaling) not in SUPPORTED_TYPES:
                 yield Feature("another RoPE scaling", f"{field}.{key}", kind)
 
 
@@ -190,7 +191,7 @@ FAMILY_FEATURES: dict[str, frozenset[str]] = {
         "llama": set[str](),
         "mistral": {"a sliding window"},
         "mixtral": {"a sliding window", "experts"},
-        "phi3": {"a sliding window", "a partial rotary embedding", "another RoPE scaling"},
+        "phi3": {"a sliding window", "a partial rotary embedding"},
         "phi": _LAYER_NORM | {"another activation", "attention and MLP side by side", _PLAIN_MLP},
         "qwen2": {"a sliding window", "biases of queries, keys and values"},
         "qwen2_5_vl": {
@@ -216,7 +217,7 @@ FAMILY_FEATURES: dict[str, frozenset[str]] = {
             "norms behind blocks",
             "norms of queries and keys",
         },
-        "minicpm": {"scales", "another RoPE scaling"},
+        "minicpm": {"scales"},
         "stablelm": _LAYER_NORM | {"biases of queries, keys and values"},
         "gpt_neox": _LAYER_NORM
         | {"another activation", "attention and MLP side by side", _PLAIN_MLP},
