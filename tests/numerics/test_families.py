@@ -133,9 +133,14 @@ MODELS = {
         {"scheme": "q4f32_1"},
     ),
     # Heads 80 wide, of which 32 are rotated, as in Phi-2.
-    "phi": Model(
+    "phi, norms of heads": Model(
         "PhiConfig",
-        {"hidden_size": 160, "num_attention_heads": 2, "partial_rotary_factor": 0.4},
+        {
+            "hidden_size": 160,
+            "num_attention_heads": 2,
+            "partial_rotary_factor": 0.4,
+            "qk_layernorm": True,
+        },
     ),
     "gpt_neox, parallel": Model("GPTNeoXConfig", {"use_parallel_residual": True}),
     "gpt_neox, in sequence, q4f32_1": Model(
@@ -157,9 +162,14 @@ MODELS = {
             "rope_parameters": scaled("dynamic"),
         },
     ),
-    "stablelm, parallel, tied": Model(
+    "stablelm, parallel, tied, norms of each head": Model(
         "StableLmConfig",
-        {"num_key_value_heads": 2, "use_parallel_residual": True, "tie_word_embeddings": True},
+        {
+            "num_key_value_heads": 2,
+            "use_parallel_residual": True,
+            "tie_word_embeddings": True,
+            "qk_layernorm": True,
+        },
     ),
 }
 

@@ -131,11 +131,9 @@ PUBLIC: dict[str, tuple[dict[str, Any], int]] = {
 }
 # What each family has no code for, and the field that says so.
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    (STABLELM2, {"qk_layernorm": True}, "qk_layernorm"),
     (MINICPM, {"num_experts": 8}, "num_experts"),
     (MINICPM, {"sparse_config": {"kernel_size": 32}}, "sparse_config"),
     (REDPAJAMA, {"hidden_act": "mish"}, "hidden_act"),
-    (PUBLIC["Phi-2"][0], {"qk_layernorm": True}, "qk_layernorm"),
     (PUBLIC["Phi-2"][0], {"tie_word_embeddings": True}, "tie_word_embeddings"),
     (QWEN3, {"rope_scaling": {"rope_type": "proportional"}}, "rope_parameters"),
 ]

@@ -185,6 +185,7 @@ _IMPLIED: dict[str, tuple[str, ...]] = {
 }
 
 _LAYER_NORM = {"LayerNorm", "a partial rotary embedding"}
+_HEAD_NORMS = "norms of queries and keys"
 FAMILY_FEATURES: dict[str, frozenset[str]] = {
     name: frozenset(features)
     for name, features in {
@@ -192,7 +193,8 @@ FAMILY_FEATURES: dict[str, frozenset[str]] = {
         "mistral": {"a sliding window"},
         "mixtral": {"a sliding window", "experts"},
         "phi3": {"a sliding window", "a partial rotary embedding"},
-        "phi": _LAYER_NORM | {"another activation", "attention and MLP side by side", _PLAIN_MLP},
+        "phi": _LAYER_NORM
+        | {_HEAD_NORMS, "another activation", "attention and MLP side by side", _PLAIN_MLP},
         "qwen2": {"a sliding window", "biases of queries, keys and values"},
         "qwen2_5_vl": {
             "a sliding window",
@@ -218,7 +220,8 @@ FAMILY_FEATURES: dict[str, frozenset[str]] = {
             "norms of queries and keys",
         },
         "minicpm": {"scales"},
-        "stablelm": _LAYER_NORM | {"biases of queries, keys and values"},
+        "stablelm": _LAYER_NORM
+        | {_HEAD_NORMS, "attention and MLP side by side", "biases of queries, keys and values"},
         "gpt_neox": _LAYER_NORM
         | {"another activation", "attention and MLP side by side", _PLAIN_MLP},
     }.items()
