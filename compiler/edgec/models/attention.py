@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
 from edgec.models.matrix import Linear, Piece
-from edgec.models.norms import LayerNorm, LayerNormOfHeads, Norm, RMSNorm
+from edgec.models.norms import LayerNormOfHeads, Norm, RMSNorm
 from edgec.models.rotation import rotated
 
 if TYPE_CHECKING:
@@ -111,9 +111,8 @@ def _head_norm(
 ) -> nn.Module | None:
     if eps is None:
         return None
-    if issubclass(kind, RMSNorm | LayerNorm):
-        return kind(head_dim, eps, dtype=dtype)
-    return kind(head_dim, eps, heads=heads, dtype=dtype)
+    own: dict[str, Any] = {"heads": heads} if kind is LayerNormOfHeads else {}
+    return kind(head_dim, eps, dtype=dtype, **own)
 
 
 def _pieces(heads: int, kv_heads: int, head_dim: int, stored: Stored) -> tuple[Piece, ...]:
