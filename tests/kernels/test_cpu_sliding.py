@@ -42,7 +42,7 @@ SHAPES = [
     Attention(8, 2, 64, "float32", 512, Rope(10000.0, 64)),
     Attention(4, 4, 32, "float32", 256, Rope(500.0, 32, LLAMA3)),
     Attention(6, 1, 80, "float16", 512, Rope(10000.0, 80)),
-    Attention(3, 3, 24, "float32", 512, Rope(10000.0, 24)),
+    Attention(3, 3, 24, "float32", 512, Rope(10000.0, 24, {"rope_type": "linear", "factor": 4.0})),
 ]
 # Angles are products of positions and frequencies in float32.
 TOLERANCE = {"float32": 2e-5, "float16": 2e-3}

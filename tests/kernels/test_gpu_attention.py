@@ -89,7 +89,7 @@ LLAMA3 = {
     [
         (SHAPES[0], Rope(10000.0, 64)),
         (SHAPES[1], Rope(500.0, 32, LLAMA3)),
-        (SHAPES[2], Rope(10000.0, 80)),
+        (SHAPES[2], Rope(10000.0, 80, {"rope_type": "linear", "factor": 4.0})),
     ],
     ids=str,
 )

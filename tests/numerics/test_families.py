@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgec.checkpoints import open_checkpoint
-from edgec.models.rope_config import config_at_length
+from edgec.models.rope_at_length import config_at_length
 from edgec.verification.reference import from_checkpoint
 from numerics.family_case import (
     FLOAT32,
@@ -72,6 +72,13 @@ GEMMA3 = {
 }
 
 
+def scaled(kind: str) -> dict[str, Any]:
+    return {"rope_type": kind, "rope_theta": 1000.0, "factor": 4.0}
+
+
+YARN = {**scaled("yarn"), "original_max_position_embeddings": 32, "beta_fast": 8}
+
+
 def minicpm_reference(folder: Path) -> Any:
     """A Llama whose hidden states are scaled as MiniCPM's are, its folder turned into a MiniCPM."""
     from transformers import LlamaConfig  # noqa: PLC0415 - only these tests need it
@@ -129,11 +136,23 @@ MODELS = {
         {"num_key_value_heads": 2, "tie_word_embeddings": True},
         {"scheme": "q4f32_1"},
     ),
-    "qwen3, wide heads, tied": Model(
-        "Qwen3Config", {"num_key_value_heads": 2, "head_dim": 64, "tie_word_embeddings": True}
+    "qwen3, wide heads, tied, yarn": Model(
+        "Qwen3Config",
+        {
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+            "tie_word_embeddings": True,
+            "rope_parameters": YARN,
+        },
     ),
-    "mistral, window as long as the context": Model(
-        "MistralConfig", {"num_key_value_heads": 2, "sliding_window": CONTEXT, "head_dim": 48}
+    "mistral, window as long as the context, linear rope": Model(
+        "MistralConfig",
+        {
+            "num_key_value_heads": 2,
+            "sliding_window": CONTEXT,
+            "head_dim": 48,
+            "rope_parameters": scaled("linear"),
+        },
     ),
     "phi3, long factors, tied, q4f32_1": Model(
         "Phi3Config",
@@ -141,9 +160,14 @@ MODELS = {
         {"scheme": "q4f32_1"},
     ),
     # Heads 80 wide, of which 32 are rotated, as in Phi-2.
-    "phi": Model(
+    "phi, norms of heads": Model(
         "PhiConfig",
-        {"hidden_size": 160, "num_attention_heads": 2, "partial_rotary_factor": 0.4},
+        {
+            "hidden_size": 160,
+            "num_attention_heads": 2,
+            "partial_rotary_factor": 0.4,
+            "qk_layernorm": True,
+        },
     ),
     "gpt_neox, parallel": Model("GPTNeoXConfig", {"use_parallel_residual": True}),
     "gpt_neox, in sequence, q4f32_1": Model(
@@ -159,10 +183,23 @@ MODELS = {
     # Windows of 20 tokens: within a chunk, across pages, and shorter than what is decoded.
     "gemma2, tied, q4f32_1": Model("Gemma2Config", GEMMA2, {"scheme": "q4f32_1"}),
     "gemma3_text, two rotary embeddings": Model("Gemma3TextConfig", GEMMA3),
-    "stablelm, biases": Model("StableLmConfig", {"num_key_value_heads": 2, "use_qkv_bias": True}),
-    "stablelm, parallel, tied": Model(
+    "stablelm, biases, dynamic rope": Model(
         "StableLmConfig",
-        {"num_key_value_heads": 2, "use_parallel_residual": True, "tie_word_embeddings": True},
+        {
+            "num_key_value_heads": 2,
+            "use_qkv_bias": True,
+            "max_position_embeddings": CONTEXT // 4,
+            "rope_parameters": scaled("dynamic"),
+        },
+    ),
+    "stablelm, parallel, tied, norms of each head": Model(
+        "StableLmConfig",
+        {
+            "num_key_value_heads": 2,
+            "use_parallel_residual": True,
+            "tie_word_embeddings": True,
+            "qk_layernorm": True,
+        },
     ),
 }
 

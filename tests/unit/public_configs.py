@@ -57,6 +57,19 @@ SUPPORTED: dict[str, tuple[Config, int]] = {
         decoder("llama", (2048, 8192, 18, 8, 4, 131072, 8192), head_dim=256, rope_theta=1000042),
         1_669_408_768,
     ),
+    "Yarn-Llama-2-7b": (
+        decoder(
+            "llama",
+            (4096, 11008, 32, 32, 32, 32000, 131072),
+            rope_scaling={
+                "type": "yarn",
+                "factor": 32.0,
+                "original_max_position_embeddings": 4096,
+                "finetuned": True,
+            },
+        ),
+        6_738_415_616,
+    ),
 }
 OTHERS: dict[str, Config] = {
     "Llama-4-Scout": {
@@ -215,11 +228,6 @@ OTHERS: dict[str, Config] = {
         hidden_act="relu2",
         norm_eps=1e-05,
         partial_rotary_factor=0.5,
-    ),
-    "Yarn-Llama-2-7b": decoder(
-        "llama",
-        (4096, 11008, 32, 32, 32, 32000, 131072),
-        rope_scaling={"type": "yarn", "factor": 32.0},
     ),
 }
 """That the family ``llama`` doesn't build."""

@@ -52,7 +52,12 @@ def test_which_window_holds_for_all_layers(config: dict[str, Any], window: int |
 
 @pytest.mark.parametrize(
     ("change", "length"),
-    [({}, 128), ({"sliding_window": None}, 512), ({"sliding_window": 4096}, 512)],
+    [
+        ({}, 128),
+        ({"sliding_window": None}, 512),
+        ({"sliding_window": 4096}, 512),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, 128),
+    ],
 )
 def test_it_bounds_the_context(change: dict[str, Any], length: int) -> None:
     assert longest_context({**MISTRAL, **change}) == length

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgec.models.rope_config import SUPPORTED_TYPES, kind_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_PLAIN_ROPE = ("default", "llama3", "linear", "dynamic")
 _GATES = ("silu", "swish")
 
 
@@ -72,7 +73,7 @@ def _rope(config: Mapping[str, Any]) -> Iterator[Feature]:
         if isinstance(scaling, dict):
             key = "rope_type" if "rope_type" in scaling else "type"
             kind = scaling.get(key, "default")
-            if kind not in _PLAIN_ROPE:
+            if kind_of(scaling) not in SUPPORTED_TYPES:
                 yield Feature("another RoPE scaling", f"{field}.{key}", kind)
 
 
@@ -184,14 +185,16 @@ _IMPLIED: dict[str, tuple[str, ...]] = {
 }
 
 _LAYER_NORM = {"LayerNorm", "a partial rotary embedding"}
+_HEAD_NORMS = "norms of queries and keys"
 FAMILY_FEATURES: dict[str, frozenset[str]] = {
     name: frozenset(features)
     for name, features in {
         "llama": set[str](),
         "mistral": {"a sliding window"},
         "mixtral": {"a sliding window", "experts"},
-        "phi3": {"a sliding window", "a partial rotary embedding", "another RoPE scaling"},
-        "phi": _LAYER_NORM | {"another activation", "attention and MLP side by side", _PLAIN_MLP},
+        "phi3": {"a sliding window", "a partial rotary embedding"},
+        "phi": _LAYER_NORM
+        | {_HEAD_NORMS, "another activation", "attention and MLP side by side", _PLAIN_MLP},
         "qwen2": {"a sliding window", "biases of queries, keys and values"},
         "qwen2_5_vl": {
             "a sliding window",
@@ -216,8 +219,9 @@ FAMILY_FEATURES: dict[str, frozenset[str]] = {
             "norms behind blocks",
             "norms of queries and keys",
         },
-        "minicpm": {"scales", "another RoPE scaling"},
-        "stablelm": _LAYER_NORM | {"biases of queries, keys and values"},
+        "minicpm": {"scales"},
+        "stablelm": _LAYER_NORM
+        | {_HEAD_NORMS, "attention and MLP side by side", "biases of queries, keys and values"},
         "gpt_neox": _LAYER_NORM
         | {"another activation", "attention and MLP side by side", _PLAIN_MLP},
     }.items()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
 from edgec.models.matrix import Linear, Piece
-from edgec.models.norms import RMSNorm
+from edgec.models.norms import LayerNormOfHeads, Norm, RMSNorm
 from edgec.models.rotation import rotated
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ Stored = Literal["apart", "fused", "by_head"]
 ``apart``: ``q_proj``, ``k_proj`` and ``v_proj``; ``fused``: their rows one after the other in
 ``qkv_proj``; ``by_head``: in ``qkv_proj``, with a head's query, key and value together.
 """
+HeadNorm = Norm | type[LayerNormOfHeads]
+"""A norm of heads: with one weight for all, or one for each."""
 
 
 class Attention(nn.Module):  # type: ignore[misc]
@@ -38,7 +40,7 @@ class Attention(nn.Module):  # type: ignore[misc]
         qkv_bias: whether the query, key and value projections have biases.
         out_bias: whether the output projection has one.
         stored: how the checkpoint holds the projections.
-        head_norm_eps: epsilon of RMS norms of every query and key head before RoPE; None: no norms.
+        head_norm_eps: epsilon of norms of every query and key head before RoPE; None: no norms.
         head_norm: what kind these are.
         scale: of scores; None: ``1 / sqrt(head_dim)``.
         local: whether a token sees no more keys than the window of the cache's spec.
@@ -59,7 +61,7 @@ class Attention(nn.Module):  # type: ignore[misc]
         out_bias: bool,
         stored: Stored = "apart",
         head_norm_eps: float | None = None,
-        head_norm: type[RMSNorm] = RMSNorm,
+        head_norm: HeadNorm = RMSNorm,
         scale: float | None = None,
         local: bool = False,
         rope: Rope | None = None,
@@ -78,8 +80,8 @@ class Attention(nn.Module):  # type: ignore[misc]
         )
         self.o_proj = Linear(heads * head_dim, hidden, bias=out_bias, dtype=dtype)
         self.q_norm, self.k_norm = (
-            None if head_norm_eps is None else head_norm(head_dim, head_norm_eps, dtype=dtype)
-            for _ in ("query", "key")
+            _head_norm(head_norm, count, head_dim, head_norm_eps, dtype)
+            for count in (heads, kv_heads)
         )
         self.scale = head_dim**-0.5 if scale is None else scale
         self.local = local
@@ -102,6 +104,15 @@ class Attention(nn.Module):  # type: ignore[misc]
             self.layer, qkv, self.heads, sm_scale=-self.scale if self.local else self.scale
         )
         return self.o_proj(op.reshape(y, (batch, seq, self.heads * self.head_dim)))
+
+
+def _head_norm(
+    kind: HeadNorm, heads: int, head_dim: int, eps: float | None, dtype: str
+) -> nn.Module | None:
+    if eps is None:
+        return None
+    own: dict[str, Any] = {"heads": heads} if kind is LayerNormOfHeads else {}
+    return kind(head_dim, eps, dtype=dtype, **own)
 
 
 def _pieces(heads: int, kv_heads: int, head_dim: int, stored: Stored) -> tuple[Piece, ...]:

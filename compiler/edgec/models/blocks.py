@@ -21,7 +21,7 @@ from edgec.models.matrix import (
     Piece,
 )
 from edgec.models.mlp import ACTIVATIONS, MLP, GatedMLP
-from edgec.models.norms import LayerNorm, Norm, OffsetRMSNorm, RMSNorm
+from edgec.models.norms import LayerNorm, LayerNormOfHeads, Norm, OffsetRMSNorm, RMSNorm
 
 __all__ = [
     "ACTIVATIONS",
@@ -34,6 +34,7 @@ __all__ = [
     "Embedding",
     "GatedMLP",
     "LayerNorm",
+    "LayerNormOfHeads",
     "Linear",
     "Matrix",
     "Norm",

@@ -30,6 +30,7 @@ _SHARED = {
     "norms",
     "parameters",
     "rope",
+    "rope_at_length",
     "rope_config",
     "rotation",
     "scaled",

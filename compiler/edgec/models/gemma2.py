@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.blocks import Attention, GatedMLP, OffsetRMSNorm, SandwichLayer
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
+from edgec.models.blocks import GatedMLP, OffsetRMSNorm, SandwichLayer
+from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 from edgec.models.layer_kinds import local_layers
 from edgec.models.scaled import ScaledCausalLM
@@ -74,17 +74,14 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden = config.hidden_size
 
     def layer(index: int) -> SandwichLayer:
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
+        attention = dense_attention(
+            config,
+            index,
+            dtype,
             qkv_bias=config.attention_bias,
             out_bias=config.attention_bias,
             scale=config.scale,
             local=config.local[index],
-            dtype=dtype,
         )
         mlp = GatedMLP(
             hidden, config.intermediate_size, bias=False, activation=_ACTIVATION, dtype=dtype

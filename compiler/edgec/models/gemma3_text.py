@@ -7,15 +7,15 @@ https://arxiv.org/abs/2503.19786
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import CheckpointError, UnsupportedModelError
-from edgec.models.blocks import Attention, GatedMLP, OffsetRMSNorm, SandwichLayer
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
+from edgec.models.blocks import GatedMLP, OffsetRMSNorm, SandwichLayer
+from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 from edgec.models.layer_kinds import local_layers
-from edgec.models.rope import LINEAR, LONGROPE
+from edgec.models.rope import LINEAR, LLAMA3
 from edgec.models.rope_config import rope_from_config
 from edgec.models.scaled import ScaledCausalLM
 
@@ -32,6 +32,8 @@ _HEAD_DIM, _QUERY_SCALAR, _WINDOW, _PERIOD = 256, 256.0, 4096, 6
 _GLOBAL_THETA, _LOCAL_THETA = 1e6, 1e4
 _PARAMETERS = "rope_parameters"
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
+# Which neither depend on the context nor have an amplitude.
+_ROPES = ("default", LINEAR, LLAMA3)
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,10 @@ def build(config: Config, dtype: str) -> CausalLM:
 
     def layer(index: int) -> SandwichLayer:
         local = config.local[index]
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
+        attention = dense_attention(
+            config,
+            index,
+            dtype,
             qkv_bias=config.attention_bias,
             out_bias=config.attention_bias,
             head_norm_eps=config.norm_eps,
@@ -101,7 +101,6 @@ def build(config: Config, dtype: str) -> CausalLM:
             scale=config.scale,
             local=local,
             rope=config.local_rope if local else config.rope,
-            dtype=dtype,
         )
         mlp = GatedMLP(
             hidden, config.intermediate_size, bias=False, activation=_ACTIVATION, dtype=dtype
@@ -157,16 +156,11 @@ def _ropes(config: dict[str, Any], head_dim: int) -> dict[str, Rope]:
 
 
 def _rope(fields: dict[str, Any], head_dim: int, kind: str) -> Rope:
-    read = ConfigReader(fields)
-    name = fields.get("rope_type", fields.get("type", "default"))
-    if name == LINEAR:
-        plain = rope_from_config({"rope_theta": fields["rope_theta"]}, head_dim)
-        return replace(plain, scaling={"rope_type": LINEAR, "factor": read.number("factor")})
     rope = rope_from_config({_PARAMETERS: fields}, head_dim)
-    if rope.kind == LONGROPE:
+    if rope.kind not in _ROPES:
         raise UnsupportedModelError(
             f"RoPE type {rope.kind!r} is not supported in layers of several kinds",
             where=f"config.json: {_PARAMETERS}.{kind}",
-            remedy="supported are default, linear, llama3",
+            remedy=f"supported are {', '.join(_ROPES)}",
         )
     return rope

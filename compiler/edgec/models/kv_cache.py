@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.rope import LONGROPE, Rope
+from edgec.models.rope import Rope
 
 if TYPE_CHECKING:
     from edgec.models.window import SlidingWindow
@@ -68,7 +68,7 @@ class KVCacheSpec:
     @property
     def slides(self) -> bool:
         """Whether kernels for sliding windows are right: they rotate whole heads, without factors."""
-        whole = self.rope.rotary_dim == self.head_dim and self.rope.kind != LONGROPE
+        whole = self.rope.rotary_dim == self.head_dim and not self.rope.has_factors
         return whole and self.plain and self.rotates
 
     def at_length(self, context_length: int) -> KVCacheSpec:

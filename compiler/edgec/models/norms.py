@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
@@ -61,6 +62,30 @@ class LayerNorm(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """``(..., size)`` to the same shape."""
         return op.layer_norm(x, self.size, self.weight, self.bias, self.eps)
+
+
+class LayerNormOfHeads(nn.Module):  # type: ignore[misc]
+    """Mean 0 and variance 1 within each head, then a weight of each head's own; without bias."""
+
+    def __init__(self, size: int, eps: float, *, heads: int, dtype: str) -> None:
+        self.size = size
+        self.heads = heads
+        self.eps = eps
+        self.dtype = dtype
+        self.weight = nn.Parameter((heads * size,), dtype)
+
+    def sources(self, path: str) -> Iterator[Parameter]:
+        """Its one parameter, of which the checkpoint has a tensor for each head."""
+        parts = tuple(
+            Source(f"{path}.norms.{head}.weight", (self.size,)) for head in range(self.heads)
+        )
+        yield Parameter(f"{path}.weight", (self.heads * self.size,), "norm", parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., heads, size)`` to the same shape."""
+        one, zero = (Tensor.from_const(np.full(self.size, value, self.dtype)) for value in (1, 0))
+        normal = op.layer_norm(x, self.size, one, zero, self.eps)
+        return normal * op.reshape(self.weight, (self.heads, self.size))
 
 
 Norm = type[RMSNorm] | type[LayerNorm]

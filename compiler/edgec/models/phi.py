@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 IGNORED_TENSORS = ("*.rotary_emb.inv_freq",)
 """Tensors that old checkpoints carry and that follow from the config."""
 
-_NAMES = {"up_proj": "fc1", "down_proj": "fc2", "o_proj": "dense", "norm": "final_layernorm"}
+_NAMES = {
+    "up_proj": "fc1",
+    "down_proj": "fc2",
+    "o_proj": "dense",
+    "norm": "final_layernorm",
+    "q_norm": "q_layernorm",
+    "k_norm": "k_layernorm",
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class Config(DenseConfig):
     """The fields of ``config.json`` that shape the model."""
 
     hidden_act: str
+    head_norms: bool
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> Config:
@@ -34,11 +42,14 @@ class Config(DenseConfig):
         """
         read = ConfigReader(config)
         read.only("hidden_act", tuple(ACTIVATIONS), default="gelu_new")
-        read.only("qk_layernorm", (False,), default=False)
         # A tied head would have a bias of its own beside the embedding.
         read.only("tie_word_embeddings", (False,), default=False)
         fields = dense_fields(config, eps="layer_norm_eps", default_eps=1e-5, default_rotary=0.5)
-        return cls(**fields, hidden_act=config.get("hidden_act") or "gelu_new")
+        return cls(
+            **fields,
+            hidden_act=config.get("hidden_act") or "gelu_new",
+            head_norms=read.flag("qk_layernorm"),
+        )
 
 
 def build(config: Config, dtype: str) -> CausalLM:
@@ -46,7 +57,15 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden = config.hidden_size
 
     def layer(index: int) -> ParallelLayer:
-        attention = dense_attention(config, index, dtype, qkv_bias=True, out_bias=True)
+        attention = dense_attention(
+            config,
+            index,
+            dtype,
+            qkv_bias=True,
+            out_bias=True,
+            head_norm_eps=config.norm_eps if config.head_norms else None,
+            head_norm=LayerNorm,
+        )
         mlp = MLP(hidden, config.intermediate_size, config.hidden_act, bias=True, dtype=dtype)
         return ParallelLayer(
             attention, mlp, hidden, config.norm_eps, norm=LayerNorm, shared=True, dtype=dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.blocks import DecoderLayer, GatedMLP, LayerNorm, ParallelLayer
+from edgec.models.blocks import DecoderLayer, GatedMLP, LayerNorm, LayerNormOfHeads, ParallelLayer
 from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 IGNORED_TENSORS = ("*.rotary_emb.inv_freq",)
 """Tensors that old checkpoints carry and that follow from the config."""
 
+_NAMES = {"q_norm": "q_layernorm", "k_norm": "k_layernorm"}
+
 
 @dataclass(frozen=True)
 class Config(DenseConfig):
     """The fields of ``config.json`` that shape the model."""
 
     qkv_bias: bool
+    head_norms: bool
     parallel: bool
 
     @classmethod
@@ -33,12 +36,11 @@ class Config(DenseConfig):
         """
         read = ConfigReader(config)
         read.only("hidden_act", ("silu",), default="silu")
-        # Norms of single heads, each with weights of its own, as StableLM 2 12B has them.
-        read.only("qk_layernorm", (False,), default=False)
         fields = dense_fields(config, eps="layer_norm_eps", default_eps=1e-5, default_rotary=0.25)
         return cls(
             **fields,
             qkv_bias=read.flag("use_qkv_bias"),
+            head_norms=read.flag("qk_layernorm"),
             parallel=read.flag("use_parallel_residual"),
         )
 
@@ -48,10 +50,18 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden, eps = config.hidden_size, config.norm_eps
 
     def layer(index: int) -> DecoderLayer | ParallelLayer:
-        attention = dense_attention(config, index, dtype, qkv_bias=config.qkv_bias)
+        # Each head has a norm of its own, as in StableLM 2 12B.
+        attention = dense_attention(
+            config,
+            index,
+            dtype,
+            qkv_bias=config.qkv_bias,
+            head_norm_eps=eps if config.head_norms else None,
+            head_norm=LayerNormOfHeads,
+        )
         mlp = GatedMLP(hidden, config.intermediate_size, bias=False, dtype=dtype)
         if not config.parallel:
             return DecoderLayer(attention, mlp, hidden, eps, norm=LayerNorm, dtype=dtype)
         return ParallelLayer(attention, mlp, hidden, eps, norm=LayerNorm, shared=True, dtype=dtype)
 
-    return dense_model(config, layer, dtype, norm=LayerNorm)
+    return dense_model(config, layer, dtype, norm=LayerNorm, names=_NAMES)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgec.models.rope_config import longest_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -74,8 +76,9 @@ def longest_context(config: Mapping[str, Any]) -> int | None:
 
     In a longer context than the window that a model was trained with, its tokens would see more
     than they ever did.
+
+    Raises:
+        CheckpointError: a number of the rotary embedding is missing or impossible.
     """
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int):
-        return None
-    return min(positions, trained_window(config) or positions)
+    positions = longest_text(config)
+    return None if positions is None else min(positions, trained_window(config) or positions)

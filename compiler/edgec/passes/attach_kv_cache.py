@@ -10,12 +10,11 @@ from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
-from edgec.models.rope import LONGROPE
-from edgec.scheduling.kernels.longrope import split_rotary
+from edgec.models.rope import LLAMA3
+from edgec.scheduling.kernels.split_rotary import split_rotary
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
-    from edgec.models.rope import Rope
 
 FUNCTION = "create_tir_paged_kv_cache"
 _CONFIG_ENTRIES = 5
@@ -63,7 +62,7 @@ class AttachKVCache:
                     mla_original_qk_head_dim=0,
                     mla_original_v_head_dim=0,
                     rope_mode=RopeMode.NORMAL if spec.rotates else RopeMode.NONE,
-                    rope_scale=1,
+                    rope_scale=spec.rope.position_scale if spec.rotates else 1,
                     rope_theta=spec.rope.theta,
                     rope_scaling=_scaling(spec),
                     rope_ext_factors=_factors(spec),
@@ -80,7 +79,7 @@ class AttachKVCache:
         if not spec.plain:
             for var in filter(_is_plain_only, mod.get_global_vars()):
                 del mod[var]
-        if spec.rotates and spec.rope.kind == LONGROPE:
+        if spec.rotates and spec.rope.has_factors:
             kernel = next(v for v in mod.get_global_vars() if v.name_hint == _ROTATION)
             mod.update_func(
                 kernel,
@@ -90,21 +89,22 @@ class AttachKVCache:
 
 
 def _scaling(spec: KVCacheSpec) -> dict[str, Any]:
-    """What TVM's kernels are made for.
+    """What TVM's kernels are made for, beside a base and a scale of positions.
 
-    For LongRoPE its rotation is replaced, and kernels that rotate inside attention aren't called.
+    Where pairs have factors TVM's rotation is replaced, and kernels that rotate inside attention
+    aren't called.
     """
-    rope = spec.rope
-    return dict(rope.scaling) if spec.rotates and rope.kind != LONGROPE else {}
+    return dict(spec.rope.scaling) if spec.rotates and spec.rope.kind == LLAMA3 else {}
 
 
 def _factors(spec: KVCacheSpec) -> relax.Expr:
-    """LongRoPE's factors as the cache hands them to the rotation: long ones, then short ones."""
-    rope = spec.rope
-    if not spec.rotates or rope.kind != LONGROPE:
+    """The factors of pairs as the cache hands them to the rotation: for long texts, then for short ones.
+
+    They are the same, so that a runtime with a rotation of its own would do what ours does.
+    """
+    if not spec.rotates or not spec.rope.has_factors:
         return relax.prim_value(0)
-    both = [*rope.scaling["long_factor"], *rope.scaling["short_factor"]]
-    return relax.const(np.array(both, "float32"))
+    return relax.const(np.array(2 * spec.rope.factors(), "float32"))
 
 
 @mutator

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgec.errors import ToolchainError, VerificationError
 from edgec.layouts.tensor_cache import TensorCache
 from edgec.layouts.unpack import unpacked_rows
-from edgec.models.rope_config import config_at_length
+from edgec.models.rope_at_length import config_at_length
 from edgec.runtime.threads import usable_cpus
 from edgec.verification.adaptation import adapt
 from edgec.verification.figures import BLOCK
@@ -109,7 +109,7 @@ def reference_model(
         fill: writes the tensor of a name into a C-contiguous float32 array of its shape. It is
             called once for each tensor, by its name in checkpoints; of tied ones, for the first.
         window: that slides over the context; None to see all of it.
-        context_length: of the library it is compared with, which LongRoPE depends on; None: the
+        context_length: of the library it is compared with, which some rotary embeddings depend on; None: the
             model decides, by the length of each text.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm.tirx.script import builder as T
 
+from edgec.models.rope import LINEAR, LLAMA3
 from edgec.scheduling.kernels.gpu_work_group import Memory, keep
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Turns:
     """Rotations by positions.
 
     Attributes:
-        rope: of whole heads.
+        rope: of whole heads, without factors of pairs.
         wanted: whether values are to be rotated, known at run time; the same in all lanes.
         queries: a token's position, of all tokens.
         keys: the position of a sequence's first key, of all sequences.
@@ -34,9 +35,11 @@ class Turns:
         """Radians by which a position turns a pair of features; see ``Rope.inverse_frequencies``."""
         rate = -2 * math.log2(self.rope.theta) / self.rope.rotary_dim
         plain = keep(T.exp2(T.Cast("float32", pair) * T.float32(rate)), "float32")
-        scaling = self.rope.scaling
-        if not scaling:
+        if self.rope.kind == LINEAR:
+            return keep(plain * T.float32(self.rope.position_scale), "float32")
+        if self.rope.kind != LLAMA3:
             return plain
+        scaling = self.rope.scaling
         low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
         length = scaling["original_max_position_embeddings"] / (2 * math.pi)
         turns = plain * T.float32(length / (high - low)) - T.float32(low / (high - low))

@@ -1,8 +1,11 @@
-"""Rotate queries and keys by LongRoPE's angles, https://arxiv.org/abs/2402.13753.
+"""Rotate queries and keys where each pair of features turns by a factor slower: YaRN and LongRoPE.
 
-TVM 0.27 can't build its own kernel for this. That would take the long factors where one call has more
-tokens than the original length, which says nothing of the sequence: a long prompt that comes in
-chunks would turn by the short ones. Here one set of factors holds for all calls.
+TVM 0.27 has rotations for both. Its YaRN (https://arxiv.org/abs/2309.00071) takes the number of a
+feature for that of its pair, so that the two features of a pair turn by different angles, and leaves
+out the factor of sines and cosines. Its kernel for LongRoPE (https://arxiv.org/abs/2402.13753) can't
+be built. That would take the long factors where one call has more tokens than the original length,
+which says nothing of the sequence: a long prompt that comes in chunks would turn by the short ones.
+Here one set of factors holds for all calls.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ def split_rotary(heads: int, kv_heads: int, head_dim: int, rope: Rope, dtype: st
         heads: query heads.
         kv_heads: key-value heads.
         head_dim: size of one head.
-        rope: of the type ``longrope``.
+        rope: of a type with factors.
         dtype: of queries, keys and values.
 
     Returns:
@@ -32,7 +35,7 @@ def split_rotary(heads: int, kv_heads: int, head_dim: int, rope: Rope, dtype: st
         ``(rotary_dim,)``, whose first half is read.
     """
     rotary_dim, half = rope.rotary_dim, rope.rotary_dim // 2
-    amplitude = float(rope.scaling["attention_factor"])
+    amplitude = rope.amplitude
     all_heads = heads + 2 * kv_heads
 
     def rotated(qkv: Any, s: Any, h: Any, d: Any, position: Any, factors: Any) -> Any:
