@@ -125,14 +125,13 @@ def _as_large_as_written(target: tvm.target.Target) -> Iterator[None]:
         return
 
     def shrink_others(*options: Any) -> Any:
-        @tvm.transform.module_pass(opt_level=0, name="CompactOtherBuffers")
         def run(mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
             kept = {v: f for v, f in mod.functions_items() if f.attrs and HAND_WRITTEN in f.attrs}
             others = {v: f for v, f in mod.functions_items() if v not in kept}
             shrunk = shrink(*options)(tvm.IRModule(others, attrs=mod.attrs))
             return tvm.IRModule({**dict(shrunk.functions_items()), **kept}, attrs=mod.attrs)
 
-        return run
+        return tvm.transform.module_pass(run, opt_level=0, name="CompactOtherBuffers")
 
     s_tir.transform.CompactBufferAllocation = shrink_others
     try:
