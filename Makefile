@@ -9,7 +9,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Compiled Python goes into the environment too, so that the source tree stays as it was cloned.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 
-# pytest's workers: two hold the memory of two compilers and two torch processes.
+# pytest's workers: two hold the memory of two compilers and two torch processes. They take whole
+# files in the order of folders, which begins with the long ones.
 WORKERS ?= 2
 
 .PHONY: demo test lint format schemas clean
@@ -27,7 +28,7 @@ demo: $(VENV)/.user
 
 test: $(VENV)/.dev
 	@sh ci/stand_ins.sh
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -21,7 +21,8 @@ class Case:
     """A built model and its reference, a causal language model of transformers.
 
     The reference gets the weights that the artifact ships, dequantized, so that any difference is
-    the compiler's.
+    the compiler's. ``worst`` is the largest relative error so far, and ``agreeing`` of ``positions``
+    have the same likeliest token.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Case:
         self._model = model
         self.tolerance = tolerance
         self.worst = 0.0
+        self.positions = self.agreeing = 0
         state = model.state_dict()
         with torch.no_grad():
             for name, values in adapt(built.weights).items():
@@ -48,6 +50,9 @@ class Case:
         scale = np.abs(reference).max()
         error = np.abs(logits - reference).max() / scale
         self.worst = max(self.worst, float(error))
+        likeliest = np.equal(logits.argmax(-1), reference.argmax(-1))
+        self.positions += likeliest.size
+        self.agreeing += int(np.count_nonzero(likeliest))
         assert error < self.tolerance, f"relative error {error:.2e}"
 
     def reference(self, tokens: list[int]) -> np.ndarray:

@@ -18,10 +18,14 @@ from numerics.family_case import (
     check_every_position,
     check_ragged_batches,
 )
+from numerics.family_cases import FamilyCase, model_type
 from numerics.tiny_models import build, save_random_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from numerics.tiny_models import Built
 
 pytestmark = pytest.mark.slow
 
@@ -91,18 +95,40 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def built_model(name: str, folder: Path, stages: Path) -> tuple[Built, Any, float]:
+    """A built model, its reference, and the tolerance."""
     import transformers  # noqa: PLC0415 - only these tests need it
 
-    model = MODELS[request.param]
+    model = MODELS[name]
     config = getattr(transformers, model.config)(
         **SIZES, bos_token_id=1, eos_token_id=2, pad_token_id=0, **model.settings
     )
-    folder = tmp_path_factory.mktemp("model")
     reference = save_random_model(config, folder, seed=7)
-    made = build(folder, tmp_path_factory.mktemp("stages"), **model.quantization)
-    return made, reference, model.tolerance
+    return build(folder, stages, **model.quantization), reference, model.tolerance
+
+
+def make_case(name: str, folder: Path, stages: Path) -> Case:
+    made, reference, tolerance = built_model(name, folder, stages)
+    return Case(made, reference, tolerance, partial(_stacked, reference))
+
+
+def family_cases() -> list[FamilyCase]:
+    return [
+        FamilyCase(
+            name=name,
+            family=model_type(model.config),
+            settings=model.settings,
+            quantization=model.quantization,
+            make=partial(make_case, name),
+        )
+        for name, model in MODELS.items()
+    ]
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder, stages = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
+    return built_model(request.param, folder, stages)
 
 
 def _stacked(model: Any, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +22,14 @@ from numerics.family_case import (
     check_ragged_batches,
     tokens_of,
 )
+from numerics.family_cases import FamilyCase, model_type
 from numerics.tiny_models import CONTEXT, SIZES, build, save_random_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from numerics.tiny_models import Built
 
 pytestmark = pytest.mark.slow
 
@@ -204,19 +208,43 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=[*MODELS, "minicpm"])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def built_model(name: str, folder: Path, stages: Path) -> tuple[Built, Any, Any]:
+    """A built model, its reference, and what adapts weights to that."""
     import transformers  # noqa: PLC0415 - only these tests need it
 
-    folder, stages = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
-    reference = random_model(request.param, folder)
-    if request.param == "minicpm":
+    reference = random_model(name, folder)
+    if name == "minicpm":
         return build(folder, stages, scheme="q0f32"), reference, dict
-    made = build(folder, stages, **MODELS[request.param].quantization)
+    made = build(folder, stages, **MODELS[name].quantization)
     # What LongRoPE makes of a context of this length, whatever the length of a text.
     config = type(reference.config).from_dict(config_at_length(reference.config.to_dict(), CONTEXT))
     reference = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     return made, reference.eval(), as_transformers_calls
+
+
+def make_case(name: str, folder: Path, stages: Path) -> Case:
+    made, reference, adapt = built_model(name, folder, stages)
+    return Case(made, reference, FLOAT32, adapt)
+
+
+def family_cases() -> list[FamilyCase]:
+    models = {**MODELS, "minicpm": Model("LlamaConfig", MINICPM)}
+    return [
+        FamilyCase(
+            name=name,
+            family=model_type(model.config) if name in MODELS else name,
+            settings=model.settings,
+            quantization=model.quantization,
+            make=partial(make_case, name),
+        )
+        for name, model in models.items()
+    ]
+
+
+@pytest.fixture(scope="module", params=[*MODELS, "minicpm"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder, stages = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
+    return built_model(request.param, folder, stages)
 
 
 @pytest.fixture

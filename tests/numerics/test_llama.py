@@ -20,10 +20,13 @@ from numerics.family_case import (
     check_ragged_batches,
     tokens_of,
 )
+from numerics.family_cases import FamilyCase
 from numerics.tiny_models import CHUNK, SIZES, build, save_random_model
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numerics.tiny_models import Built
 
 pytestmark = pytest.mark.slow
 
@@ -72,15 +75,32 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(CASES))
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def built_model(name: str, folder: Path, stages: Path) -> tuple[Built, Any, float]:
+    """A built model, its reference, and the tolerance."""
     from transformers import LlamaConfig  # noqa: PLC0415
 
-    config, quantization, tolerance = CASES[request.param]
     settings = {**SIZES, "num_key_value_heads": 2, **config}
-    folder = tmp_path_factory.mktemp("model")
     model = save_random_model(LlamaConfig(**settings), folder, seed=7)
-    return build(folder, tmp_path_factory.mktemp("stages"), **quantization), model, tolerance
+    return build(folder, stages, **quantization), model, tolerance
+
+
+def family_cases() -> list[FamilyCase]:
+    return [
+        FamilyCase(
+            name=name,
+            family="llama",
+            settings=settings,
+            quantization=quantization,
+            make=lambda folder, stages, name=name: Case(*built_model(name, folder, stages)),
+        )
+        for name, (settings, quantization, _) in CASES.items()
+    ]
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder, stages = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
+    return built_model(request.param, folder, stages)
 
 
 @pytest.fixture

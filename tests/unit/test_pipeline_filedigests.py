@@ -1,6 +1,8 @@
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -24,6 +26,11 @@ class Counter:
         raise AssertionError(text)
 
 
+def set_steps(monkeypatch: pytest.MonkeyPatch, step_ns: int) -> None:
+    for name in ("_COARSE_NS", "_FINE_NS"):
+        monkeypatch.setattr(filedigests, name, step_ns)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
@@ -31,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    monkeypatch.setattr(filedigests, "_GRANULARITY_NS", -1)
+    set_steps(monkeypatch, -1)
     files = [tmp_path / name for name in ("one", "two")]
     for file in files:
         file.write_bytes(file.name.encode() * 1_000_000)
@@ -69,9 +76,25 @@ def test_a_change_with_the_old_time_stamp_is_noticed(store: Store, files: list[P
 def test_a_file_that_has_just_changed_is_not_remembered(
     store: Store, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filedigests, "_GRANULARITY_NS", 2_000_000_000)
+    set_steps(monkeypatch, 2_000_000_000)
     assert bytes_read(store, files) == 6_000_000
     assert bytes_read(store, files) == 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("changed_ns", "settled_ns"),
+    # Whole seconds, hundredths as exFAT has them, and a kernel's clock.
+    [(1_000_000_000, 2_000_000_000), (1_230_000_000, 2_000_000_000), (1_234_567_890, 100_000_000)],
+)
+def test_fine_time_stamps_settle_sooner(changed_ns: int, settled_ns: int) -> None:
+    status = cast("os.stat_result", SimpleNamespace(st_mtime_ns=5, st_ctime_ns=changed_ns))
+    assert not filedigests._is_settled(status, changed_ns + settled_ns)
+    assert filedigests._is_settled(status, changed_ns + settled_ns + 1)
+
+
+def test_a_time_stamp_that_was_set_says_nothing_of_the_clock() -> None:
+    status = cast("os.stat_result", SimpleNamespace(st_mtime_ns=1, st_ctime_ns=3_000_000_000))
+    assert not filedigests._is_settled(status, 4_000_000_000)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": "other", "files": {}}', '{"files": 3}'])

@@ -27,7 +27,7 @@ from edgec.errors import BuildError
 from edgec.files import pretty_json, replace_directory, sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,15 @@ class Parts:
     model_manifest: dict[str, Any] | None = None
 
 
+def _read_all(files: Sequence[Path]) -> dict[Path, str]:
+    return {path: sha256_file(path) for path in files}
+
+
 def assemble(
     place: Path,
     parts: Parts,
     make_manifest: Callable[[Mapping[str, dict[str, Any]]], dict[str, Any]],
+    digests: Callable[[Sequence[Path]], Mapping[Path, str]] = _read_all,
 ) -> dict[str, Any]:
     """Write the artifact to ``place``.
 
@@ -66,6 +71,7 @@ def assemble(
         place: the artifact's folder; an artifact that is there is replaced.
         parts: what to put in.
         make_manifest: called with size and sha256 of every file by its path in the artifact.
+        digests: gives the sha256 of files, and may remember it.
 
     Returns:
         The manifest.
@@ -87,7 +93,7 @@ def assemble(
         temporary = Path(tempfile.mkdtemp(prefix=_prefix(place), dir=place.parent))
         temporary.chmod(0o755)
         _fill(temporary, parts)
-        manifest = make_manifest(_digests(temporary))
+        manifest = make_manifest(_described(temporary, digests))
         (temporary / MANIFEST).write_text(pretty_json(manifest))
         replace_directory(temporary, place)
     except OSError as error:
@@ -138,12 +144,12 @@ def _fill(folder: Path, parts: Parts) -> None:
         shutil.copyfile(parts.reference_kernels, folder / REFERENCE_KERNELS)
 
 
-def _digests(folder: Path) -> dict[str, dict[str, Any]]:
+def _described(
+    folder: Path, digests: Callable[[Sequence[Path]], Mapping[Path, str]]
+) -> dict[str, dict[str, Any]]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = digests(files)
     return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_file(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": found[path]}
+        for path in files
     }

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import tvm
 import tvm_ffi
-from tvm import relax, tirx
+from tvm import relax, s_tir, tirx
 
 from edgec.emitters.c_library import C_FUNCTIONS, MATH_FUNCTIONS
 from edgec.errors import BuildError
 from edgec.libraries.blob import Blob
 from edgec.libraries.members import Member
 from edgec.libraries.objects import parse_image
+from edgec.scheduling.kernels import HAND_WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,7 @@ def generate(
     with (
         tvm.transform.PassContext(opt_level=3, config=config),
         _as_without_device(target),
+        _as_large_as_written(target),
         _edited(edit),
         tempfile.TemporaryDirectory(prefix="edgec-code-") as folder,
     ):
@@ -108,6 +110,34 @@ def _as_without_device(target: tvm.target.Target) -> Iterator[None]:
         yield
     finally:
         tvm_ffi.register_global_func(name, create)
+
+
+@contextmanager
+def _as_large_as_written(target: tvm.target.Target) -> Iterator[None]:
+    """Leave the buffers alone that hand-written kernels for CPUs allocate: all of them are used.
+
+    To find that out for attention alone takes the pass that makes buffers smaller as long as all
+    else that code generation does.
+    """
+    shrink = s_tir.transform.CompactBufferAllocation
+    if target.kind.name != "llvm":
+        yield
+        return
+
+    def shrink_others(*options: Any) -> Any:
+        def run(mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
+            kept = {v: f for v, f in mod.functions_items() if f.attrs and HAND_WRITTEN in f.attrs}
+            others = {v: f for v, f in mod.functions_items() if v not in kept}
+            shrunk = shrink(*options)(tvm.IRModule(others, attrs=mod.attrs))
+            return tvm.IRModule({**dict(shrunk.functions_items()), **kept}, attrs=mod.attrs)
+
+        return tvm.transform.module_pass(run, opt_level=0, name="CompactOtherBuffers")
+
+    s_tir.transform.CompactBufferAllocation = shrink_others
+    try:
+        yield
+    finally:
+        s_tir.transform.CompactBufferAllocation = shrink
 
 
 @contextmanager

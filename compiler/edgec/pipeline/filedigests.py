@@ -1,8 +1,9 @@
 """The sha256 of big input files, remembered between builds.
 
 A digest is remembered for (device, inode, size, mtime, ctime), so a second build needn't read
-gigabytes again. A file that changed within the last two seconds isn't remembered: on file systems
-with coarse time stamps it could change once more without a trace.
+gigabytes again. A file that changed only just now isn't remembered: within one step of the file
+system's clock it could change once more without a trace. That step is two seconds at most, and where
+time stamps have digits below the millisecond it is that of the kernel's timer.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 _SCHEMA = "edgec.filedigests/v1"
 _KEY = "filedigests"
 _CHUNK = 4 << 20
-_GRANULARITY_NS = 2_000_000_000
+_COARSE_NS, _FINE_NS = 2_000_000_000, 100_000_000
+_MILLISECOND_NS = 1_000_000
 _REMEMBERED = 4096
 _THREADS = 4
 
@@ -129,8 +131,14 @@ def _read(path: Path, progress: Progress) -> tuple[str, str, bool]:
             where=str(path),
             remedy="wait until it is completely written, then build again",
         )
-    changed_ns = max(after.st_mtime_ns, after.st_ctime_ns)
-    return _key(after), digest.hexdigest(), time.time_ns() - changed_ns > _GRANULARITY_NS
+    return _key(after), digest.hexdigest(), _is_settled(after, time.time_ns())
+
+
+def _is_settled(status: os.stat_result, now_ns: int) -> bool:
+    """Whether a change from now on would leave another time stamp."""
+    # Other than the time of modification, this one can't be set to anything.
+    step = _FINE_NS if status.st_ctime_ns % _MILLISECOND_NS else _COARSE_NS
+    return now_ns - max(status.st_mtime_ns, status.st_ctime_ns) > step
 
 
 def _unreadable(path: Path, error: OSError) -> BuildError:

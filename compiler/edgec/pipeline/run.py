@@ -121,7 +121,7 @@ def build(
             if written:
                 events(StageStarted(ASSEMBLE, digest))
                 began = time.monotonic()
-                manifest = _write(plan, place, digest, results, identities, report)
+                manifest = _write(plan, place, digest, digests, results, identities, report)
                 events(StageFinished(ASSEMBLE, digest, time.monotonic() - began))
             else:
                 events(StageHit(ASSEMBLE, digest))
@@ -207,6 +207,7 @@ def _write(
     plan: BuildPlan,
     place: Path,
     digest: str,
+    digests: FileDigests,
     results: Mapping[str, StageResult],
     identities: Mapping[str, StageIdentity],
     report: dict[str, Any],
@@ -253,7 +254,8 @@ def _write(
         _check_size(plan, sum(int(entry["bytes"]) for entry in files.values()))
         return build_manifest(made, memory, files)
 
-    return assemble(place, parts, manifest)
+    # Remembered, so that the next build needn't read it to find it whole.
+    return assemble(place, parts, manifest, digests.digests)
 
 
 def _model_manifest(plan: BuildPlan, weights: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from edgec.standins.emulation.dialect import find_dialect
 from edgec.standins.emulation.engine import Buffer, Dim, Fault, Launch, engine
 from edgec.standins.emulation.extents import Extents, slots
 from edgec.standins.emulation.report import to_error
-from edgec.standins.emulation.signature import read_only_handles
+from edgec.standins.emulation.signature import index_handles, read_only_handles
 from edgec.standins.toolbox import clang, compiled, version
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Program:
     Args:
         device: the module, with kernels as text.
         checked: check each access for bounds and races, and run work-items from the last to the
-            first. Some hundred times slower.
+            first. Some hundred times slower, so that of launches which differ in nothing but the
+            numbers in their buffers, as those of a model's layers, only the first is checked.
         seconds: of processor time that one launch may take.
 
     Raises:
@@ -57,6 +58,8 @@ class Program:
         self.seconds = seconds
         self._dialect = find_dialect(device.kind)
         self._engine = engine()
+        self._fine: set[tuple[object, ...]] = set()
+        self._unchecked: Program | None = None
         threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
         self._threads = 1 if checked else threads
         self._key = [
@@ -91,6 +94,10 @@ class Program:
         if name not in self._kernels:
             raise VerificationError("the device module has no such kernel", where=f"kernel {name}")
         kernel = self._kernels[name].result()
+        like = kernel.places(name, arguments, extents, sizes)
+        if like in self._fine:
+            self._without_checks().launch(name, arguments, extents, sizes)
+            return
         extent = Extents.of(kernel.info, extents)
         buffers = [
             Buffer(int(arguments[index]), sizes[index], index, index in kernel.read_only)
@@ -121,6 +128,13 @@ class Program:
             raise MemoryError(f"no memory for copies of the buffers of kernel {name}")
         if time.perf_counter() - start > _LONG:
             kernel.grow(self._threads)
+        if self.checked and like is not None:
+            self._fine.add(like)
+
+    def _without_checks(self) -> Program:
+        if self._unchecked is None:
+            self._unchecked = Program(self.device, seconds=self.seconds)
+        return self._unchecked
 
     def compile_all(self) -> None:
         """Wait until all kernels are compiled.
@@ -138,6 +152,8 @@ class Program:
             if not kernel.cancelled() and not kernel.exception():
                 kernel.result().close()
         self._kernels = {}
+        if self._unchecked is not None:
+            self._unchecked.close()
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +170,8 @@ class Program:
         path = compiled([text, *self._key], build, "kernel.so")
         info = self.device.functions[name]
         read_only = read_only_handles(text, info.name, info.arg_types)
-        kernel = _Kernel(info, path, read_only)
+        indexed = bool(index_handles(text, info.name, info.arg_types))
+        kernel = _Kernel(info, path, read_only, indexed=indexed)
         kernel.grow(1)
         return kernel
 
@@ -164,12 +181,26 @@ class _Kernel:
     info: KernelInfo
     path: Path
     read_only: frozenset[int]
+    indexed: bool
     copies: list[int] = field(default_factory=list)
     _libraries: list[ctypes.CDLL] = field(default_factory=list)
 
     @property
     def handles(self) -> list[int]:
         return [i for i, kind in enumerate(self.info.arg_types) if kind == "handle"]
+
+    def places(
+        self,
+        name: str,
+        arguments: Sequence[int | float],
+        extents: Sequence[int],
+        sizes: Mapping[int, int],
+    ) -> tuple[object, ...] | None:
+        """What decides where a launch reads and writes; None if numbers in its buffers do too."""
+        if self.indexed:
+            return None
+        scalars = (v for i, v in enumerate(arguments) if i not in sizes)
+        return (name, *scalars, *extents, *sorted(sizes.items()))
 
     def grow(self, count: int) -> None:
         """Load further copies: each thread has the kernel's static variables for itself."""

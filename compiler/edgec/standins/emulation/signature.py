@@ -19,12 +19,27 @@ def read_only_handles(text: str, name: str, arg_types: Sequence[str]) -> frozens
         name: of the kernel in the text.
         arg_types: of the kernel; the n-th pointer in the text is the n-th handle.
     """
+    return _handles(r"\b(const|constant|__constant)\b", text, name, arg_types)
+
+
+def index_handles(text: str, name: str, arg_types: Sequence[str]) -> frozenset[int]:
+    """The positions of buffers of signed integers, which may say where the kernel reads and writes.
+
+    Args:
+        text: as in :func:`read_only_handles`, and so are the others. Packed weights are unsigned.
+        name: of the kernel in the text.
+        arg_types: of the kernel.
+    """
+    return _handles(r"\b(int|int32_t|int64_t|long)\b", text, name, arg_types)
+
+
+def _handles(word: str, text: str, name: str, arg_types: Sequence[str]) -> frozenset[int]:
     pointers = [part for part in _parameters(text, name) if "*" in part]
     handles = [index for index, kind in enumerate(arg_types) if kind == "handle"]
     return frozenset(
         index
         for index, parameter in zip(handles, pointers, strict=False)
-        if re.search(r"\b(const|constant|__constant)\b", parameter.partition("*")[0])
+        if re.search(word, parameter.partition("*")[0])
     )
 
 
