@@ -112,6 +112,7 @@ def dense_model(
     head_bias: bool = False,
     names: Mapping[str, str] = MappingProxyType({}),
     kind: type[CausalLM] = CausalLM,
+    stack: type[Decoder] = Decoder,
     **options: Any,
 ) -> CausalLM:
     """Embedding, layers, final norm and head.
@@ -124,13 +125,14 @@ def dense_model(
         head_bias: whether the head has a bias, if it isn't the embedding.
         names: see :class:`CausalLM`.
         kind: the class of the result.
+        stack: the class of its decoder.
         options: what else that class takes.
 
     Returns:
         The model with plain weights.
     """
     hidden, vocab_size = config.hidden_size, config.vocab_size
-    decoder = Decoder(
+    decoder = stack(
         Embedding(vocab_size, hidden, dtype=dtype),
         [layer(index) for index in range(config.num_hidden_layers)],
         norm(hidden, config.norm_eps, dtype=dtype),

@@ -44,6 +44,7 @@ class KVCacheSpec:
         head_dim: size of one head.
         rope: applied to keys when they are appended, to queries when they are read.
         dtype: of keys and values.
+        rotates: whether the cache applies ``rope``; otherwise the model has done it before.
     """
 
     layers: int
@@ -52,11 +53,13 @@ class KVCacheSpec:
     head_dim: int
     rope: Rope
     dtype: str
+    rotates: bool = True
 
     @property
     def slides(self) -> bool:
         """Whether kernels for sliding windows are right: they rotate whole heads, without factors."""
-        return self.rope.rotary_dim == self.head_dim and self.rope.kind != LONGROPE
+        plain = self.rope.rotary_dim == self.head_dim and self.rope.kind != LONGROPE
+        return plain and self.rotates
 
     def at_length(self, context_length: int) -> KVCacheSpec:
         """The cache of a library for contexts of so many tokens; see :meth:`Rope.at_length`."""
@@ -80,6 +83,7 @@ class KVCacheSpec:
             "head_dim": self.head_dim,
             "rope": self.rope.to_json(),
             "dtype": self.dtype,
+            "rotates": self.rotates,
         }
 
     @classmethod

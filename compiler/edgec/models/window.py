@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgec.models.hf_config import language_config
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -75,6 +77,7 @@ def longest_context(config: Mapping[str, Any]) -> int | None:
     In a longer context than the window that a model was trained with, its tokens would see more
     than they ever did.
     """
+    config = language_config(config)
     positions = config.get("max_position_embeddings")
     if not isinstance(positions, int):
         return None

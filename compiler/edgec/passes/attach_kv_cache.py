@@ -59,7 +59,7 @@ class AttachKVCache:
                     v_head_dim=spec.head_dim,
                     mla_original_qk_head_dim=0,
                     mla_original_v_head_dim=0,
-                    rope_mode=RopeMode.NORMAL,
+                    rope_mode=RopeMode.NORMAL if spec.rotates else RopeMode.NONE,
                     rope_scale=1,
                     rope_theta=spec.rope.theta,
                     rope_scaling=_scaling(spec.rope),
