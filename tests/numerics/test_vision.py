@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
 from numerics.family_case import FLOAT32
 from numerics.tiny_models import CHUNK
 from numerics.vision_case import SIDE, VisionCase, built_case
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +17,9 @@ TEXT: list[int | str] = [3, 8, 1, 9, 27, 31, 200, 11, 4]
 
 
 @pytest.fixture(scope="module", params=["q0f32", "q4f32_1"])
-def case(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[VisionCase]:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionCase:
     folder, out = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
-    yield built_case(folder, out, request.param)
+    return built_case(folder, out, request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ def save_model(folder: Path) -> Any:
 
     torch.manual_seed(5)
     settings = config()
-    settings._attn_implementation = "eager"  # noqa: SLF001 - of the towers, too
+    settings._attn_implementation = "eager"
     model = Qwen2_5_VLForConditionalGeneration(settings).eval()
     for name, parameter in model.named_parameters():
         if ("norm" in name or "ln_q" in name) and name.endswith("weight"):

@@ -7,10 +7,15 @@ a file has depends on what wrote it; edgec calls both by the shorter name.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Container
+
+class Names(Protocol):
+    """What knows which names are there."""
+
+    def __contains__(self, name: str, /) -> bool:
+        """Whether a tensor of this name is."""
+
 
 _WRAPPED = {"model.language_model.": "model.", "model.visual.": "visual."}
 
@@ -23,7 +28,7 @@ def plain_name(stored: str) -> str:
     return stored
 
 
-def stored_name(name: str, held: Container[str]) -> str:
+def stored_name(name: str, held: Names) -> str:
     """What a file calls a tensor; ``name`` itself if it holds no tensor of that name.
 
     Args:

@@ -41,6 +41,11 @@ class ImageInput:
         """Embeddings of one image."""
         return (self.size // self.patch) ** 2
 
+    @property
+    def longest_context(self) -> int:
+        """Tokens of a context in which no more images fit than are counted exactly."""
+        return MOST_IMAGES * self.tokens
+
     @classmethod
     def of(cls, config: Mapping[str, Any], size: int | None) -> ImageInput | None:
         """The images of a model.
@@ -105,10 +110,10 @@ class ImageInput:
                 where=_WHERE,
                 remedy=f"raise context.prefill_chunk to {self.tokens}, or write a smaller size",
             )
-        if context_length > MOST_IMAGES * self.tokens:
+        if context_length > self.longest_context:
             raise UsageError(
                 f"a context of {context_length} tokens has room for more than {MOST_IMAGES} images of"
                 f" {self.size} x {self.size} pixels",
                 where=_WHERE,
-                remedy=f"lower context.length to {MOST_IMAGES * self.tokens}, or write a larger size",
+                remedy=f"lower context.length to {self.longest_context}, or write a larger size",
             )

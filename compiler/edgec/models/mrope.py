@@ -197,7 +197,9 @@ def _positions(numbers: Tensor, embeddings: Tensor, means: Tensor, *, side: int)
     return op.tensor_expr_op(compute, "mrope_positions", [numbers, embeddings, means])
 
 
-def _turns(positions: Tensor, frequencies: Tensor, axes: Tensor, function: Any, name: str) -> Tensor:
+def _turns(
+    positions: Tensor, frequencies: Tensor, axes: Tensor, function: Any, name: str
+) -> Tensor:
     """Cosines or sines of each token's angles; float32 ``(tokens, pairs)``."""
 
     def compute(position: Any, frequency: Any, axis: Any) -> Any:

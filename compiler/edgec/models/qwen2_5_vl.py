@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
@@ -100,7 +99,9 @@ def _vision(fields: Any, hidden_size: int) -> VisionConfig:
     read.only("temporal_patch_size", (FRAMES,), default=FRAMES)
     hidden, heads = read.positive("hidden_size"), read.positive("num_heads")
     read.require(
-        hidden % (4 * heads) == 0, "num_heads", f"{heads} heads of {hidden} have no four equal parts"
+        hidden % (4 * heads) == 0,
+        "num_heads",
+        f"{heads} heads of {hidden} have no four equal parts",
     )
     out = read.positive("out_hidden_size", default=hidden_size)
     read.require(out == hidden_size, "out_hidden_size", f"{out} is not hidden_size {hidden_size}")
@@ -181,10 +182,9 @@ class VisionLanguageModel(CausalLM):
 
     def export_spec(self) -> dict[str, Any]:
         """Types of the functions for ``export_tvm``."""
-        rope = self.cache_spec.rope
         self.model.spec = self.cache_spec
         self.model.rope = MRope(
-            self._sections, tuple(np.float32(rope.inverse_frequencies()).tolist()), self._side()
+            self._sections, tuple(self.cache_spec.rope.inverse_frequencies()), self._side()
         )
         size = self.image_size
         return {

@@ -198,8 +198,7 @@ class VisionTower(nn.Module):  # type: ignore[misc]
                 channel, inner = column // (FRAMES * area), column % area
                 y = places[patch, 0] * size + inner // size
                 x = places[patch, 1] * size + inner % size
-                pixel = pixels[0, y, x, channel].astype("float32")
-                share = pixel * tirx.const(1 / 255, "float32")
+                share = pixels[0, y, x, channel] * tirx.const(1 / 255, "float32")
                 return ((share - _choose(channel, _MEAN)) / _choose(channel, _DEVIATION)).astype(
                     dtype
                 )
@@ -207,9 +206,9 @@ class VisionTower(nn.Module):  # type: ignore[misc]
             shape = (grid.patches, _CHANNELS * FRAMES * area)
             return te.compute(shape, value, name="image_patches")
 
-        return op.tensor_expr_op(
-            compute, "image_patches", [image, _constant(grid.patch_places())]
-        )
+        # An operator of its own: what integers pixels are is the target's business.
+        pixels = op.astype(image, "float32")
+        return op.tensor_expr_op(compute, "image_patches", [pixels, _constant(grid.patch_places())])
 
     def _turns(self, grid: ImageGrid) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the patches' angles: half of the pairs by row, half by column."""

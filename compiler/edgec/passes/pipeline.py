@@ -35,6 +35,7 @@ from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
 from edgec.passes.replace_cache_kernels_gpu import ReplaceCacheKernelsGPU
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
+from edgec.passes.web_images import WebImages
 from edgec.scheduling.kernels import (
     cpu_logits,
     gpu_linear,
@@ -145,6 +146,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                     lowering.vocab_size, gpu_logits.logit_kernels(lowering.vocab_size, limits)
                 ),
                 *samplers,
+                *([WebImages()] if target.kind.name == "webgpu" else []),
                 *_common(lowering, target),
             ],
         ),

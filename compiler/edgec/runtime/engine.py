@@ -98,9 +98,13 @@ class Engine(ForwardPasses):
 
     def embed_image(self, pixels: npt.NDArray[np.uint8]) -> EmbeddedImage:
         """The embeddings of an image ``(size, size, 3)`` of the size that the library takes."""
-        unused = self._tvm.runtime.ShapeTuple([0])
-        image = self._tensor(np.ascontiguousarray(pixels[None], np.uint8))
-        rows = self._vm["image_embed"](image, unused, unused, unused, unused, self._params)
+        image = np.ascontiguousarray(pixels[None])
+        if "artifact" in self.metadata:
+            # A library for browsers, which have no bytes on the device and give no sizes.
+            rows = self._vm["image_embed"](self._tensor(image.astype(np.uint32)), self._params)
+        else:
+            unused = [self._tvm.runtime.ShapeTuple([0])] * 4
+            rows = self._vm["image_embed"](self._tensor(image), *unused, self._params)
         return EmbeddedImage(rows.numpy())
 
     def function(self, name: str) -> Any:

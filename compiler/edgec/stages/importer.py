@@ -38,6 +38,7 @@ def run(context: StageContext) -> None:
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,
         "dtype": model.dtype,
+        "image_size": getattr(model, "image_size", None),
         "scheme": scheme.name,
         "weights": [
             {"name": name, "shape": [int(n) for n in item.shape], "dtype": str(item.dtype)}

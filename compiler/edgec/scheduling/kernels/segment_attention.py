@@ -123,6 +123,8 @@ def _fixed(function: Any, segments: Segments) -> Any:
         if parameter.name in by_name
     }
     assert len(fixed) == len(by_name), "the kernel's scalars have these names"
-    return function.specialize(fixed).without_attr("global_symbol").with_attr(
-        SEGMENTS, segments.to_json()
+    return (
+        function.specialize(fixed)
+        .without_attr("global_symbol")
+        .with_attr(SEGMENTS, segments.to_json())
     )
