@@ -79,6 +79,7 @@ def built_model(name: str, folder: Path, stages: Path) -> tuple[Built, Any, floa
     """A built model, its reference, and the tolerance."""
     from transformers import LlamaConfig  # noqa: PLC0415
 
+    config, quantization, tolerance = CASES[name]
     settings = {**SIZES, "num_key_value_heads": 2, **config}
     model = save_random_model(LlamaConfig(**settings), folder, seed=7)
     return build(folder, stages, **quantization), model, tolerance

@@ -81,6 +81,7 @@ def build(
     overrides: Any = (),
     group_size: int = 32,
     window: SlidingWindow | None = None,
+    image_size: int | None = None,
 ) -> Built:
     """Run the stages from checkpoint to library on a model folder, for this CPU."""
     outputs = run_stages(
@@ -91,6 +92,7 @@ def build(
         overrides=overrides,
         group_size=group_size,
         window=window,
+        image_size=image_size,
     )
     library = outputs["compile"] / "model.so"
     device = open_device(None, str(library))
@@ -113,6 +115,7 @@ def run_stages(
     overrides: Any = (),
     group_size: int = 32,
     window: SlidingWindow | None = None,
+    image_size: int | None = None,
     shared: Mapping[str, Path] = MappingProxyType({}),
 ) -> dict[str, Path]:
     """Run the stages from checkpoint to library.
@@ -125,6 +128,7 @@ def run_stages(
         overrides: of the quantization.
         group_size: of the quantization.
         window: that slides over the context.
+        image_size: pixels of each side of the images that the model takes.
         shared: what this function returned for another target: only the library is made anew.
 
     Returns:
@@ -148,6 +152,7 @@ def run_stages(
         "target.limits": target.limits,
         "target.name": target.name,
         "library.name": "tiny",
+        "image.size": image_size,
     }
     local = {"source": str(folder), "base": str(folder), "seed": 0, "threads": 2}
     outputs = {name: path for name, path in shared.items() if name != "compile"}

@@ -135,7 +135,13 @@ OTHERS: dict[str, Config] = {
         rope_theta=1000000.0,
         sliding_window=32768,
         use_sliding_window=False,
-        vision_config={"depth": 32, "hidden_size": 1280},
+        vision_config={
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "out_hidden_size": 3584,
+        },
     ),
     "GPT-2": {
         "model_type": "gpt2",

@@ -234,3 +234,20 @@ def test_tokenizer_files(folder: Path) -> None:
         "tokenizer.json",
         "generation_config.json",
     ]
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_names_of_wrapped_models_are_the_plain_ones(folder: Path, shards: bool) -> None:
+    """transformers before and after it wrapped models that take images."""
+    tensors = {"model.language_model.norm.weight": A, "model.visual.merger.bias": B, "other": B}
+    if shards:
+        save(folder / FIRST, **tensors)
+        write_index(folder, dict.fromkeys(tensors, FIRST))
+    else:
+        save(folder / "model.safetensors", **tensors)
+    checkpoint = FolderCheckpoint(folder)
+    assert checkpoint.names() == ["model.norm.weight", "other", "visual.merger.bias"]
+    assert checkpoint.info("visual.merger.bias").name == "visual.merger.bias"
+    np.testing.assert_array_equal(checkpoint.rows("model.norm.weight", 1, 3), A[1:3])
+    with pytest.raises(CheckpointError):
+        checkpoint.info("model.absent")

@@ -10,6 +10,7 @@ import pytest
 from edgec.errors import CheckpointError, UnsupportedModelError
 from edgec.models.causal_lm_parameters import model_parameters
 from edgec.models.find import load_family
+from edgec.models.window import longest_context
 
 QWEN3 = {
     "model_type": "qwen3",
@@ -129,6 +130,34 @@ PUBLIC: dict[str, tuple[dict[str, Any], int]] = {
     "StableLM-2-1.6B": (STABLELM2, 1_644_515_328),
     "MiniCPM-2B": (MINICPM, 2_724_880_896),
 }
+QWEN25_VL = {
+    "model_type": "qwen2_5_vl",
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128000,
+    "rope_theta": 1000000.0,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "tie_word_embeddings": False,
+    "vision_config": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": 3584,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    },
+}
+PUBLIC["Qwen2.5-VL-7B"] = (QWEN25_VL, 8_292_166_656)
+
+
+def with_vision(**changes: Any) -> dict[str, Any]:
+    return {"vision_config": {**QWEN25_VL["vision_config"], **changes}}  # type: ignore[dict-item]
+
+
 # What each family has no code for, and the field that says so.
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (MINICPM, {"num_experts": 8}, "num_experts"),
@@ -136,6 +165,9 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (REDPAJAMA, {"hidden_act": "mish"}, "hidden_act"),
     (PUBLIC["Phi-2"][0], {"tie_word_embeddings": True}, "tie_word_embeddings"),
     (QWEN3, {"rope_scaling": {"rope_type": "proportional"}}, "rope_parameters"),
+    (QWEN25_VL, {"use_sliding_window": True}, "use_sliding_window"),
+    (QWEN25_VL, with_vision(hidden_act="gelu"), "vision_config.hidden_act"),
+    (QWEN25_VL, with_vision(temporal_patch_size=1), "vision_config.temporal_patch_size"),
 ]
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (QWEN3, {"num_key_value_heads": 7}, "num_key_value_heads"),
@@ -149,6 +181,21 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         "rope_parameters.long_factor",
     ),
     (PHI4_MINI, {"rope_scaling": [1.0]}, "rope_scaling"),
+    (QWEN25_VL, {"vision_config": None}, "vision_config"),
+    (
+        QWEN25_VL,
+        {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24]}},
+        "rope_scaling.mrope_section",
+    ),
+    (
+        QWEN25_VL,
+        {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 25]}},
+        "rope_scaling.mrope_section",
+    ),
+    (QWEN25_VL, with_vision(window_size=100), "vision_config.window_size"),
+    (QWEN25_VL, with_vision(num_heads=24), "vision_config.num_heads"),
+    (QWEN25_VL, with_vision(out_hidden_size=2048), "vision_config.out_hidden_size"),
+    (QWEN25_VL, with_vision(fullatt_block_indexes="7"), "vision_config.fullatt_block_indexes"),
 ]
 
 
@@ -188,3 +235,15 @@ def test_checkpoints_own_names_are_asked_for() -> None:
         "embed_out.weight",
     } <= names
     assert not any("q_proj" in name or "lm_head" in name for name in names)
+
+
+def test_a_section_for_the_text_says_the_same() -> None:
+    """Newer files of transformers have the language model's fields in a section."""
+    text = {name: value for name, value in QWEN25_VL.items() if name not in _WHOLE}
+    whole = {name: value for name, value in QWEN25_VL.items() if name in _WHOLE}
+    apart = {**whole, "text_config": {**text, "model_type": "qwen2_5_vl_text"}}
+    assert model_parameters(apart) == model_parameters(QWEN25_VL)
+    assert longest_context(apart) == 128000
+
+
+_WHOLE = {"model_type", "vision_config", "tie_word_embeddings"}

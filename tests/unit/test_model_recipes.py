@@ -28,6 +28,7 @@ PUBLISHED = {
     "phi4mini": 3_836_021_760,
     "qwen25-0.5b": 494_032_768,
     "qwen25-1.5b": 1_543_714_304,
+    "qwen25-vl-3b": 3_754_622_976,
     "qwen3-1.7b": 1_720_574_976,
     "qwen3-30b-a3b": 30_532_122_624,
     "smollm2-360m": 361_821_120,
@@ -47,7 +48,7 @@ def counted(config: dict[str, Any]) -> int:
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or hidden // heads
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
-    if config["model_type"] == "qwen2":
+    if config["model_type"] in ("qwen2", "qwen2_5_vl"):
         attention += head_dim * (heads + 2 * kv_heads)
     experts = config.get("num_experts", 0)
     width = config["moe_intermediate_size"] if experts else config["intermediate_size"]
@@ -56,7 +57,23 @@ def counted(config: dict[str, Any]) -> int:
     if config["model_type"] in ("qwen3", "qwen3_moe", "gemma3_text"):
         norms += 2 * head_dim
     tables = config["vocab_size"] * hidden * (1 if config["tie_word_embeddings"] else 2)
-    return int(tables + layers * (attention + mlp + norms) + hidden)
+    return int(tables + layers * (attention + mlp + norms) + hidden) + counted_tower(config)
+
+
+def counted_tower(config: dict[str, Any]) -> int:
+    """Parameters of a vision tower: patches of two frames, layers with biases, four patches a token."""
+    vision = config.get("vision_config")
+    if vision is None:
+        return 0
+    hidden, width, out = (
+        vision[name] for name in ("hidden_size", "intermediate_size", "out_hidden_size")
+    )
+    patches = 3 * vision["temporal_patch_size"] * vision["patch_size"] ** 2 * hidden
+    attention = (hidden + 1) * 4 * hidden
+    mlp = 2 * (hidden + 1) * width + (width + 1) * hidden
+    merged = hidden * vision["spatial_merge_size"] ** 2
+    merger = hidden + (merged + 1) * (merged + out)
+    return int(patches + vision["depth"] * (attention + mlp + 2 * hidden) + merger)
 
 
 def test_all_of_them_are_here() -> None:

@@ -14,6 +14,7 @@ from edgec.artifacts.library_metadata import library_metadata
 from edgec.artifacts.web_program import compiled_program, model_manifest
 from edgec.layouts.cache_index import TensorRecord
 from edgec.layouts.specs import TensorSpec
+from edgec.models.images import ImageInput
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.models.rope import Rope
 
@@ -135,3 +136,34 @@ def test_metadata_of_other_libraries_has_no_new_key() -> None:
     assert "artifact" not in plain
     assert json.dumps(metadata(program=None)) == json.dumps(plain)
     assert metadata(program=program()) == {**plain, "artifact": program()}
+
+
+def test_images_are_an_input_with_an_adapter() -> None:
+    """Keys and values as WebLLM's parser wants them; others are errors there."""
+    image = ImageInput(size=448, patch=28, start_id=5, image_id=6, end_id=7)
+    manifest = model_manifest(TENSORS, image)
+    compiled = compiled_program(
+        TENSORS, dtype="float16", largest_buffer=1, device_memory=2, image=image
+    )
+    assert manifest["interface_id"] == compiled["interface_id"]
+    assert manifest["interface_id"] != model_manifest(TENSORS)["interface_id"]
+    inputs = manifest["tasks"]["chat.completions"]["inputs"]
+    assert inputs["text"] == {"processor": "tokenizer"}
+    assert inputs["image"] == {
+        "processor": {
+            "kind": "image_decode",
+            "format": "rgb_u8",
+            "layout": "nhwc",
+            "resize": {"mode": "stretch", "height": 448, "width": 448},
+            "num_embeddings": 256,
+        },
+        "adapter": "vision",
+        "prompt": {
+            "prefix_token_ids": [5],
+            "placeholder_token_id": 6,
+            "suffix_token_ids": [7],
+        },
+    }
+    (one,) = compiled["programs"].values()
+    assert one["adapters"] == {"vision": "image_embed"}
+    assert one["adapter_dtypes"] == {"vision": "uint32"}

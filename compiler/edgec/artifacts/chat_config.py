@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from edgec.models.images import ImageInput
+
 _VERSION = "0.1.0"
 _SAMPLING = {
     "temperature": 1.0,
@@ -51,6 +53,7 @@ def chat_config(
     prefill_chunk: int,
     max_batch_size: int,
     window: SlidingWindow | None = None,
+    image: ImageInput | None = None,
     generation: Mapping[str, Any],
     template: str | None,
 ) -> dict[str, Any]:
@@ -66,6 +69,7 @@ def chat_config(
         prefill_chunk: most tokens of one prefill call.
         max_batch_size: most sequences of one batch.
         window: that slides over the context; None for a context that ends.
+        image: what stands for an image in a prompt; None if the model takes none.
         generation: sampling defaults by name; those not given are off.
         template: name of the chat template; None to recognize it from the tokenizer's own.
 
@@ -84,6 +88,7 @@ def chat_config(
         prefill_chunk=prefill_chunk,
         max_batch_size=max_batch_size,
         window=window,
+        image=image,
         generation=generation,
         template=template,
     )
@@ -100,6 +105,7 @@ def build_chat_config(
     prefill_chunk: int,
     max_batch_size: int,
     window: SlidingWindow | None = None,
+    image: ImageInput | None = None,
     generation: Mapping[str, Any],
     template: str | None,
 ) -> dict[str, Any]:
@@ -127,12 +133,24 @@ def build_chat_config(
             **{field: config[field] for field in _SHAPE_FIELDS if config.get(field) is not None},
             **sizes,
             "max_batch_size": max_batch_size,
+            **({} if image is None else _image_fields(image)),
         },
         **{name: float(generation.get(name, off)) for name, off in _SAMPLING.items()},
         "tokenizer_files": list(tokenizer.names),
         "tokenizer_info": tokenizer_info(tokenizer.tokenizer),
         "conv_template": conversation.to_json(),
         **_bookkeeping(special),
+    }
+
+
+def _image_fields(image: ImageInput) -> dict[str, Any]:
+    """What engines compute the tokens of an image from: MLC's of the sizes, WebLLM's by number."""
+    return {
+        "vision_config": {"image_size": image.size, "patch_size": image.patch},
+        "mm_tokens_per_image": image.tokens,
+        "vision_start_token_id": image.start_id,
+        "image_token_id": image.image_id,
+        "vision_end_token_id": image.end_id,
     }
 
 

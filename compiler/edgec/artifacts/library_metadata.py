@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgec.layouts.specs import TensorSpec
+    from edgec.models.images import ImageInput
     from edgec.models.kv_cache import KVCacheSpec
 
 
@@ -25,11 +26,13 @@ def library_metadata(
     tensors: Sequence[TensorSpec],
     workspace: Mapping[str, int],
     program: Mapping[str, Any] | None = None,
+    image: ImageInput | None = None,
 ) -> dict[str, Any]:
     """Every field that a consumer requires, and those whose absence it would read as garbage.
 
     ``sliding_window_size`` is written although it is off: the C++ engine leaves it uninitialised
     when it is missing. Where a window slides, it is ``context_window_size`` that is off.
+    ``image`` is for edgec alone: what :meth:`edgec.runtime.engine.Engine.embed_image` takes.
     ``program`` becomes ``artifact``, which WebLLM alone reads; it is left out where it is None.
     """
     return {
@@ -62,4 +65,5 @@ def library_metadata(
         ],
         "memory_usage": dict(sorted(workspace.items())),
         **({} if program is None else {"artifact": dict(program)}),
+        **({} if image is None else {"image": {"size": image.size, "tokens": image.tokens}}),
     }

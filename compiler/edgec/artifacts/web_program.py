@@ -20,20 +20,19 @@ if TYPE_CHECKING:
 
     from edgec.layouts.cache_index import TensorRecord
     from edgec.layouts.specs import TensorSpec
+    from edgec.models.images import ImageInput
 
 PLATFORM = "webgpu"
 """The platform whose libraries WebLLM runs."""
 MODEL_MANIFEST = "mlc-model-manifest.json"
 """The manifest's name beside the weights; WebLLM's messages call it so."""
+IMAGE_FUNCTION = "image_embed"
+"""The library's function that takes images."""
+PIXELS = "uint32"
+"""What browsers give for a pixel's channel: WGSL has no bytes."""
 _VERSION = 1
 _EXECUTOR = "language_model"
-_TASKS = {
-    "chat.completions": {
-        "executor": _EXECUTOR,
-        "inputs": {"text": {"processor": "tokenizer"}},
-        "output": "text",
-    }
-}
+_IMAGE_ADAPTER = "vision"
 # The functions by the parts that they play: the same that WebLLM calls without a manifest.
 _EXPORTS = {
     "embed_tokens": "embed",
@@ -43,19 +42,22 @@ _EXPORTS = {
 }
 
 
-def model_manifest(tensors: Iterable[TensorRecord | TensorSpec]) -> dict[str, Any]:
+def model_manifest(
+    tensors: Iterable[TensorRecord | TensorSpec], image: ImageInput | None = None
+) -> dict[str, Any]:
     """Content of ``mlc-model-manifest.json``.
 
     Args:
         tensors: that are in the weight folder.
+        image: what stands for an image in a prompt; None if the model takes none.
     """
     return {
         "schema": "mlc.model-package",
         "schema_version": _VERSION,
         "chat_config": CHAT_CONFIG,
-        "interface_id": _interface_id(),
+        "interface_id": _interface_id(image),
         "weights": {"manifest": INDEX, "parameter_schema_id": _parameter_schema_id(tensors)},
-        "tasks": _TASKS,
+        "tasks": _tasks(image),
     }
 
 
@@ -65,6 +67,7 @@ def compiled_program(
     dtype: str,
     largest_buffer: int,
     device_memory: int,
+    image: ImageInput | None = None,
 ) -> dict[str, Any]:
     """The ``artifact`` of a library's metadata.
 
@@ -73,13 +76,20 @@ def compiled_program(
         dtype: of the activations, ``"float16"`` or ``"float32"``.
         largest_buffer: bytes of the largest buffer that a kernel binds.
         device_memory: bytes that the model takes of the device at its context length.
+        image: see :func:`model_manifest`.
     """
+    program: dict[str, Any] = {"kind": "token_generation", "exports": _EXPORTS}
+    if image is not None:
+        program |= {
+            "adapters": {_IMAGE_ADAPTER: IMAGE_FUNCTION},
+            "adapter_dtypes": {_IMAGE_ADAPTER: PIXELS},
+        }
     return {
         "schema": "mlc.compiled-program",
         "schema_version": _VERSION,
-        "interface_id": _interface_id(),
+        "interface_id": _interface_id(image),
         "parameter_schema_id": _parameter_schema_id(tensors),
-        "programs": {_EXECUTOR: {"kind": "token_generation", "exports": _EXPORTS}},
+        "programs": {_EXECUTOR: program},
         "resources": {
             "required_features": ["shader-f16"] if dtype == "float16" else [],
             "max_storage_buffer_binding_size": largest_buffer,
@@ -88,9 +98,31 @@ def compiled_program(
     }
 
 
-def _interface_id() -> str:
+def _tasks(image: ImageInput | None) -> dict[str, Any]:
+    """What the model can do: text to text, among it images that WebLLM stretches to one size."""
+    inputs: dict[str, Any] = {"text": {"processor": "tokenizer"}}
+    if image is not None:
+        inputs["image"] = {
+            "processor": {
+                "kind": "image_decode",
+                "format": "rgb_u8",
+                "layout": "nhwc",
+                "resize": {"mode": "stretch", "height": image.size, "width": image.size},
+                "num_embeddings": image.tokens,
+            },
+            "adapter": _IMAGE_ADAPTER,
+            "prompt": {
+                "prefix_token_ids": [image.start_id],
+                "placeholder_token_id": image.image_id,
+                "suffix_token_ids": [image.end_id],
+            },
+        }
+    return {"chat.completions": {"executor": _EXECUTOR, "inputs": inputs, "output": "text"}}
+
+
+def _interface_id(image: ImageInput | None) -> str:
     """The digest that WebLLM computes of the manifest's tasks, and compares."""
-    return _digest({"tasks": _TASKS})
+    return _digest({"tasks": _tasks(image)})
 
 
 def _parameter_schema_id(tensors: Iterable[TensorRecord | TensorSpec]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgec.checkpoints.checkpoint import RowReader, TensorInfo
@@ -11,6 +12,7 @@ from edgec.checkpoints.index import INDEX_NAME, read_index
 from edgec.checkpoints.json_file import read_json_object
 from edgec.checkpoints.problems import report
 from edgec.checkpoints.safetensors_file import SafetensorsFile
+from edgec.checkpoints.wrapped_names import plain_name, stored_name
 from edgec.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -81,29 +83,35 @@ class FolderCheckpoint(RowReader):
             held = {shard: self._file(shard).names() for shard in self._shards}
             if self._shard_of is not None:
                 self._check_index(self._shard_of, held)
-            self._names = sorted(name for names in held.values() for name in names)
+            self._names = sorted(plain_name(name) for names in held.values() for name in names)
         return list(self._names)
 
     def info(self, name: str) -> TensorInfo:
         """What is known of a tensor; see :meth:`Checkpoint.info`."""
-        return self._holder(name).info(name)
+        file, stored = self._holder(name)
+        return replace(file.info(stored), name=name)
 
     def rows_into(self, name: str, start: int, stop: int, out: NDArray[np.float32]) -> None:
         """Read rows ``[start, stop)`` as float32; see :meth:`Checkpoint.rows_into`."""
-        self._holder(name).rows_into(name, start, stop, out)
+        file, stored = self._holder(name)
+        file.rows_into(stored, start, stop, out)
 
     def bytes_into(self, name: str, offset: int, out: NDArray[np.uint8]) -> None:
         """Read a tensor's bytes as they are stored; see :meth:`SafetensorsFile.bytes_into`."""
-        self._holder(name).bytes_into(name, offset, out)
+        file, stored = self._holder(name)
+        file.bytes_into(stored, offset, out)
 
     def files(self) -> list[Path]:
         """The config, the index if there is one, and the weight files."""
         index = [INDEX_NAME] if self._shard_of is not None else []
         return [self.folder / name for name in (CONFIG_NAME, *index, *self._shards)]
 
-    def _holder(self, name: str) -> SafetensorsFile:
+    def _holder(self, name: str) -> tuple[SafetensorsFile, str]:
+        """The file of a tensor, and what that calls it."""
         if self._shard_of is None:
-            return self._file(SINGLE_NAME)
+            single = self._file(SINGLE_NAME)
+            return single, stored_name(name, single)
+        name = stored_name(name, self._shard_of)
         shard = self._shard_of.get(name)
         if shard is None:
             raise CheckpointError(
@@ -114,7 +122,7 @@ class FolderCheckpoint(RowReader):
         file = self._file(shard)
         if name not in file:
             self._check_index({name: shard}, {shard: []})
-        return file
+        return file, name
 
     def _file(self, shard: str) -> SafetensorsFile:
         with self._lock:

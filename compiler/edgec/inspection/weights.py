@@ -12,6 +12,7 @@ from edgec.checkpoints import check_parameters, open_checkpoint
 from edgec.checkpoints.index import INDEX_NAME, read_index
 from edgec.checkpoints.problems import report
 from edgec.checkpoints.quantized import open_folder, read_format
+from edgec.checkpoints.wrapped_names import plain_name
 from edgec.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _headers(
 def _index(source: ModelSource, parameters: Sequence[Parameter], ignored: Sequence[str]) -> Weights:
     shards = read_index(source.folder / INDEX_NAME)
     expected = {item.name for parameter in parameters for item in parameter.sources}
-    there, optional = _float_names(source, shards.keys())
+    there, optional = _float_names(source, {plain_name(name) for name in shards})
     problems = [f"tensor {name} is missing" for name in sorted(expected - there)]
     problems += [
         f"tensor {name} is used by nothing in this model"

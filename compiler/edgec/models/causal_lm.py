@@ -39,6 +39,9 @@ class CausalLM(nn.Module):  # type: ignore[misc]
             ``{"o_proj": "dense"}`` the tensors of every ``o_proj`` are those of ``dense``.
     """
 
+    undecoded: tuple[str, ...] = ()
+    """Beginnings of the paths of blocks that a decoding step doesn't read."""
+
     def __init__(
         self,
         model: Decoder,
@@ -153,10 +156,14 @@ def parameters_of(model: CausalLM) -> list[Parameter]:
     def renamed(name: str) -> str:
         return ".".join(model.names.get(part, part) for part in name.split("."))
 
+    def item(parameter: Parameter) -> Parameter:
+        sources = tuple(replace(s, name=renamed(s.name)) for s in parameter.sources)
+        if model.undecoded and parameter.name.startswith(model.undecoded):
+            return replace(parameter, sources=sources, decode_rows=0)
+        return replace(parameter, sources=sources)
+
     return [
-        replace(item, sources=tuple(replace(s, name=renamed(s.name)) for s in item.sources))
-        for path, block in named_blocks(model)
-        for item in block.sources(path)
+        item(parameter) for path, block in named_blocks(model) for parameter in block.sources(path)
     ]
 
 

@@ -162,6 +162,7 @@ def dense_model(
     names: Mapping[str, str] = MappingProxyType({}),
     kind: type[CausalLM] = CausalLM,
     cache: Mapping[str, Any] = MappingProxyType({}),
+    stack: type[Decoder] = Decoder,
     **options: Any,
 ) -> CausalLM:
     """Embedding, layers, final norm and head.
@@ -175,13 +176,14 @@ def dense_model(
         names: see :class:`CausalLM`.
         kind: the class of the result.
         cache: further fields of the :class:`KVCacheSpec`.
+        stack: the class of its decoder.
         options: what else that class takes.
 
     Returns:
         The model with plain weights.
     """
     hidden, vocab_size = config.hidden_size, config.vocab_size
-    decoder = Decoder(
+    decoder = stack(
         Embedding(vocab_size, hidden, dtype=dtype),
         [layer(index) for index in range(config.num_hidden_layers)],
         norm(hidden, config.norm_eps, dtype=dtype),

@@ -22,11 +22,14 @@ _SHARED = {
     "dense",
     "find",
     "hf_config",
+    "image_grid",
+    "images",
     "kv_cache",
     "layer_kinds",
     "matrix",
     "mlp",
     "moe",
+    "mrope",
     "norms",
     "parameters",
     "rope",
@@ -34,6 +37,7 @@ _SHARED = {
     "rope_config",
     "rotation",
     "scaled",
+    "vision_tower",
     "window",
 }
 

@@ -10,11 +10,33 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-class ConfigReader:
-    """Typed access to a config; every failure is an ``EdgecError`` with the field's name."""
+def language_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the fields of the language model at the top, as older files have them.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    Newer ones of models that take more than text have these in a section, ``text_config``. Where
+    both have a field it is the whole model's that counts.
+
+    Args:
+        config: content of any ``config.json``; without that section it stays as it is.
+    """
+    inner = config.get("text_config")
+    if not isinstance(inner, dict):
+        return dict(config)
+    outer = {name: value for name, value in config.items() if name != "text_config"}
+    return {**inner, **{name: value for name, value in outer.items() if value is not None}}
+
+
+class ConfigReader:
+    """Typed access to a config; every failure is an ``EdgecError`` with the field's name.
+
+    Args:
+        config: content of ``config.json``, or of a section of it.
+        section: how messages call that section, with a dot behind; empty for the whole file.
+    """
+
+    def __init__(self, config: Mapping[str, Any], section: str = "") -> None:
         self._config = config
+        self._section = section
 
     def positive(self, name: str, default: int | None = None) -> int:
         """A positive whole number; ``null`` counts as absent."""
@@ -49,7 +71,7 @@ class ConfigReader:
         if value not in supported:
             raise UnsupportedModelError(
                 f"{value!r} is not supported",
-                where=f"config.json: {name}",
+                where=f"config.json: {self._section}{name}",
                 remedy=f"supported: {', '.join(map(str, supported))}",
             )
 
@@ -66,10 +88,9 @@ class ConfigReader:
             raise self._error(name, "the field is missing")
         return value
 
-    @staticmethod
-    def _error(name: str, what: str) -> CheckpointError:
+    def _error(self, name: str, what: str) -> CheckpointError:
         return CheckpointError(
             what,
-            where=f"config.json: {name}",
+            where=f"config.json: {self._section}{name}",
             remedy="take config.json from the model's original repository",
         )

@@ -60,7 +60,8 @@ class Parameter:
     Attributes:
         name: such as ``"model.layers.0.self_attn.qkv_proj.weight"``.
         shape: ``(out, in)`` for matrices, ``(size,)`` for norms and biases.
-        role: what it is used for; linear, embedding and head are the ones that get quantized.
+        role: what it is used for; linear, embedding and head are the ones that get quantized. What is
+            ``plain`` is a matrix or a kernel of a convolution that no group of codes fits.
         sources: the checkpoint tensors whose concatenation along axis 0 it is,
             each with its rows in the order of :meth:`Source.runs`.
         decode_rows: how many of its rows a decoding step of one sequence reads; None: all.

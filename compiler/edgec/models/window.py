@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgec.models.hf_config import language_config
 from edgec.models.rope_config import longest_text
 
 if TYPE_CHECKING:
@@ -80,5 +81,6 @@ def longest_context(config: Mapping[str, Any]) -> int | None:
     Raises:
         CheckpointError: a number of the rotary embedding is missing or impossible.
     """
+    config = language_config(config)
     positions = longest_text(config)
     return None if positions is None else min(positions, trained_window(config) or positions)

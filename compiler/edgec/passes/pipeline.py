@@ -29,12 +29,20 @@ from edgec.passes.fuse_add_norm import FuseAddNorm
 from edgec.passes.lower_experts import LowerExperts
 from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
+from edgec.passes.lower_segment_attention import LowerSegmentAttention
 from edgec.passes.order_shape_stores import OrderShapeStores
 from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
 from edgec.passes.replace_cache_kernels_gpu import ReplaceCacheKernelsGPU
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
-from edgec.scheduling.kernels import cpu_logits, gpu_linear, gpu_logits, gpu_tiles
+from edgec.passes.web_images import WebImages
+from edgec.scheduling.kernels import (
+    cpu_logits,
+    gpu_linear,
+    gpu_logits,
+    gpu_tiles,
+    segment_attention,
+)
 from edgec.scheduling.kernels.cpu_experts import CPUExperts
 from edgec.scheduling.kernels.cpu_matmul import linear_kernels
 from edgec.scheduling.kernels.gpu_experts import GPUExperts
@@ -111,6 +119,7 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 StoreWeights(lowering.stored_weights),
                 LowerLinear(linear_kernels(vector_bits)),
                 LowerExperts(CPUExperts(vector_bits)),
+                LowerSegmentAttention(segment_attention.on_cpu(vector_bits)),
                 LowerQuantizedTake(),
             ],
         ),
@@ -137,6 +146,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                     lowering.vocab_size, gpu_logits.logit_kernels(lowering.vocab_size, limits)
                 ),
                 *samplers,
+                *([WebImages()] if target.kind.name == "webgpu" else []),
                 *_common(lowering, target),
             ],
         ),
@@ -147,6 +157,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 FuseAddNorm(limits),
                 LowerLinear(linear_kernels_for(target)),
                 LowerExperts(GPUExperts()),
+                LowerSegmentAttention(segment_attention.on_gpu(target, by_hand=_by_hand(target))),
                 LowerQuantizedTake(),
             ],
         ),

@@ -16,7 +16,12 @@ import tvm
 from tvm import tirx
 
 from edgec.passes.attach_kv_cache import AttachKVCache
-from edgec.scheduling.kernels import cpu_experts, cpu_logits, experts_meaning
+from edgec.scheduling.kernels import (
+    cpu_experts,
+    cpu_logits,
+    experts_meaning,
+    segment_attention,
+)
 from edgec.scheduling.kernels.attention_arguments import Heads
 from edgec.scheduling.kernels.attention_meaning import attention_meanings
 from edgec.scheduling.kernels.experts import (
@@ -82,6 +87,9 @@ def reference_kernels(mod: tvm.IRModule, cache: KVCacheSpec, vocab_size: int) ->
             references[name] = meaning
         elif (norm := function.attrs.get(NORM)) is not None:
             references[name] = norm_meaning(Norm.from_json(str(norm)))
+        elif (segments := function.attrs.get(segment_attention.SEGMENTS)) is not None:
+            heads = segment_attention.Segments.from_json(str(segments))
+            references[name] = segment_attention.meaning(heads)
         elif not function.attrs.get("tirx.is_scheduled"):
             references[name] = function.without_attr("target")
     return tvm.IRModule(

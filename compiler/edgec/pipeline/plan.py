@@ -16,6 +16,7 @@ from edgec.emitters.toolchain import tool_versions
 from edgec.errors import UsageError
 from edgec.layouts.parts import LIMIT
 from edgec.models.find import family_name
+from edgec.models.images import ImageInput
 from edgec.models.window import SlidingWindow, longest_context, trained_window
 from edgec.pipeline.blame import blaming
 from edgec.pipeline.model_source import open_model
@@ -51,6 +52,7 @@ class BuildPlan:
         prefill_chunk: tokens of one forward call.
         reference: whether the outputs are compared with the original model.
         window: that slides over the context, if one does.
+        image: what stands for an image in a prompt, if the model takes images.
     """
 
     loaded: LoadedRecipe
@@ -61,6 +63,7 @@ class BuildPlan:
     prefill_chunk: int
     reference: bool
     window: SlidingWindow | None
+    image: ImageInput | None = None
 
     @property
     def name(self) -> str:
@@ -95,10 +98,15 @@ def plan_build(
     source = open_model(loaded)
     with blaming(loaded, source):
         family = family_name(source.config)
-    length = _context_length(loaded, source.config)
+        image = ImageInput.of(source.config, recipe.image.size)
+    length = _context_length(loaded, source.config, image)
     window = _sliding_window(loaded, length)
     # Positions go from those of the window on.
     chunk = min(recipe.context.prefill_chunk, length - (window.size if window else 0))
+    if image is not None:
+        with blaming(loaded):
+            image.check(context_length=length, prefill_chunk=chunk, slides=window is not None)
+    images = {"image.size": image.size if image else None}
     quantization = recipe.quantization
     model_inputs = _model_inputs(loaded, source, digests, progress)
     local = {
@@ -136,6 +144,7 @@ def plan_build(
             "edgec.stages.chat",
             {
                 **context,
+                **images,
                 "quantization.scheme": quantization.scheme,
                 "chat.template": recipe.chat.template,
                 "chat.templates": templates_digest(),
@@ -157,7 +166,7 @@ def plan_build(
         StageSpec(
             "import",
             "edgec.stages.importer",
-            shapes,
+            {**shapes, **images},
             parents=("checkpoint",),
             code=family_code,
             distributions=_TVM,
@@ -204,7 +213,7 @@ def plan_build(
     ]
     if verify:
         stages.append(_verify_stage(loaded, target, context, local, reference=reference))
-    return BuildPlan(loaded, target, tuple(stages), source, length, chunk, reference, window)
+    return BuildPlan(loaded, target, tuple(stages), source, length, chunk, reference, window, image)
 
 
 def _verify_stage(
@@ -260,7 +269,7 @@ def _table_limits(target: Target) -> dict[str, int]:
     return {name: most for name, most in target.limits.items() if name == LIMIT}
 
 
-def _context_length(loaded: LoadedRecipe, config: dict[str, Any]) -> int:
+def _context_length(loaded: LoadedRecipe, config: dict[str, Any], image: ImageInput | None) -> int:
     own = longest_context(config)
     asked = loaded.recipe.context.length
     if own is None:
@@ -276,7 +285,7 @@ def _context_length(loaded: LoadedRecipe, config: dict[str, Any]) -> int:
             where=f"{loaded.document.place(('context', 'length'))}: context.length",
             remedy=remedy,
         )
-    return asked or own
+    return asked or (own if image is None else min(own, image.longest_context))
 
 
 def _sliding_window(loaded: LoadedRecipe, length: int) -> SlidingWindow | None:

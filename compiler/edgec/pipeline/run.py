@@ -263,7 +263,8 @@ def _model_manifest(plan: BuildPlan, weights: Path) -> dict[str, Any] | None:
     if plan.target.platform != BROWSERS:
         return None
     index = read_cache_index(weights)
-    return model_manifest(tensor for shard in index.records for tensor in shard.records)
+    tensors = (tensor for shard in index.records for tensor in shard.records)
+    return model_manifest(tensors, plan.image)
 
 
 def _memory_plan(plan: BuildPlan, facts: dict[str, Any]) -> MemoryPlan:

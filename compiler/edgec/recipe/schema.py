@@ -12,7 +12,16 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgec.recipe.names import ModuleOf, TargetName
 from edgec.recipe.quantization import Quantization  # noqa: TC001 - pydantic evaluates it
-from edgec.recipe.sections import Budget, Chat, Context, Generation, Model, Quality, Tuning
+from edgec.recipe.sections import (
+    Budget,
+    Chat,
+    Context,
+    Generation,
+    Image,
+    Model,
+    Quality,
+    Tuning,
+)
 from edgec.validation.types import Matches, Section, Unique, refused
 
 SCHEMA = "edgec.recipe/v1"
@@ -50,6 +59,11 @@ class Recipe(Section):
         default_factory=Context,
         description="How many tokens the compiled library handles.",
         examples=[{"length": 4096}],
+    )
+    image: Image = Field(
+        default_factory=Image,
+        description="Images that the compiled library takes.",
+        examples=[{"size": 448}],
     )
     quantization: Quantization = Field(
         description="How weights are stored.", examples=[{"scheme": "q4f16_1"}]

@@ -230,6 +230,22 @@ class Quality(Section):
         return limit
 
 
+class Image(Section):
+    """Images that the compiled library takes. Only for models that take any."""
+
+    size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description=(
+            "Pixels of each side; images are stretched to it. A multiple of what one token stands for, "
+            "28 for Qwen2.5-VL. More shows more detail and takes more tokens: 448 gives 256 of them, "
+            "and is the default."
+        ),
+        examples=[448],
+    )
+
+
 class Budget(Section):
     """Sizes that the artifact must keep. Beyond them the build fails."""
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from edgec.artifacts.conversation import Conversation
     from edgec.runtime.generate import Token
+    from edgec.runtime.pictures import Pictures
     from edgec.runtime.reuse import ReusableEngine
     from edgec.runtime.sampling import SamplingOptions
     from edgec.runtime.tokenizer import Tokenizer
@@ -30,6 +31,7 @@ class Chat:
         conversation: the model's chat format.
         options: how tokens are chosen.
         max_tokens: most tokens of an answer; None for as many as fit into the context, if it ends.
+        pictures: in front of the first message.
 
     Attributes:
         messages: both sides' messages so far.
@@ -42,12 +44,14 @@ class Chat:
         conversation: Conversation,
         options: SamplingOptions,
         max_tokens: int | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         self._engine = ReusedSequence(engine)
         self._tokenizer = tokenizer
         self._conversation = conversation
         self._options = options
         self._max_tokens = max_tokens
+        self._pictures = pictures
         self.messages: list[Message] = []
 
     def clear(self) -> None:
@@ -71,11 +75,14 @@ class Chat:
         Raises:
             UsageError: the conversation has become longer than the context.
         """
+        if self._pictures is not None and not self.messages:
+            text = self._pictures.prefix + text
         messages = [*self.messages, Message(USER, text)]
+        ids = chat_prompt(self._tokenizer, self._conversation, messages)
         steps = generate(
             self._engine,
             self._tokenizer,
-            chat_prompt(self._tokenizer, self._conversation, messages),
+            ids if self._pictures is None else self._pictures.put(ids),
             self._options,
             max_tokens=self._max_tokens,
             stop_ids=self._conversation.stop_token_ids,

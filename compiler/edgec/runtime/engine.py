@@ -14,6 +14,13 @@ import numpy.typing as npt
 
 from edgec.ir.load import load_tvm
 from edgec.models.kv_cache import PAGE_SIZE
+from edgec.runtime.embedded_images import (
+    EmbeddedImage,
+    ImageToken,
+    Token,
+    text_ids,
+    with_images,
+)
 from edgec.runtime.forward import Capacity, ForwardPasses, Logits
 
 if TYPE_CHECKING:
@@ -89,6 +96,17 @@ class Engine(ForwardPasses):
         several = [result] if hasattr(result, "numpy") else list(result)
         return tuple(item.numpy() for item in several)
 
+    def embed_image(self, pixels: npt.NDArray[np.uint8]) -> EmbeddedImage:
+        """The embeddings of an image ``(size, size, 3)`` of the size that the library takes."""
+        image = np.ascontiguousarray(pixels[None])
+        if "artifact" in self.metadata:
+            # A library for browsers, which have no bytes on the device and give no sizes.
+            rows = self._vm["image_embed"](self._tensor(image.astype(np.uint32)), self._params)
+        else:
+            unused = [self._tvm.runtime.ShapeTuple([0])] * 4
+            rows = self._vm["image_embed"](self._tensor(image), *unused, self._params)
+        return EmbeddedImage(rows.numpy())
+
     def function(self, name: str) -> Any:
         """A function of the library, for what this class has no method for."""
         return self._vm[name]
@@ -102,11 +120,13 @@ class Engine(ForwardPasses):
         return self._builtins[name]
 
     def _forward(
-        self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[int]]
+        self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[Token]]
     ) -> Logits:
         shape = self._tvm.runtime.ShapeTuple
         flat = [token for part in tokens for token in part]
-        embedded = self._vm["embed"](self._tensor(np.asarray(flat, np.int32)), self._params)
+        embedded = self._vm["embed"](self._tensor(text_ids(flat)), self._params)
+        if any(isinstance(token, ImageToken) for token in flat):
+            embedded = self._tensor(with_images(embedded.numpy(), flat))
         width = embedded.shape[-1]
         batched = name == "batch_decode"
         outer = [len(flat), 1] if batched else [1, len(flat)]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from edgec.runtime.embedded_images import Token
+
 Logits = npt.NDArray[np.float32]
 
 
@@ -100,7 +102,7 @@ class ForwardPasses(ABC):
         """Take the last ``tokens`` positions back; not once a window has slid."""
         self._change("kv_state_popn", sequence, tokens)
 
-    def prefill(self, sequence: int, tokens: Sequence[int]) -> Logits:
+    def prefill(self, sequence: int, tokens: Sequence[Token]) -> Logits:
         """Append tokens in chunks; logits ``(vocab,)`` after the last one."""
         logits = None
         for start in range(0, len(tokens), self.capacity.prefill_chunk):
@@ -116,18 +118,18 @@ class ForwardPasses(ABC):
         logits: Logits = self._forward("decode", [sequence], [[token]])[0]
         return logits
 
-    def batch_prefill(self, sequences: Sequence[int], tokens: Sequence[Sequence[int]]) -> Logits:
+    def batch_prefill(self, sequences: Sequence[int], tokens: Sequence[Sequence[Token]]) -> Logits:
         """Append to several sequences in one call; logits ``(batch, vocab)``.
 
         The tokens of all sequences together fit in one prefill chunk.
         """
         return self._forward("batch_prefill", sequences, tokens)
 
-    def batch_decode(self, sequences: Sequence[int], tokens: Sequence[int]) -> Logits:
+    def batch_decode(self, sequences: Sequence[int], tokens: Sequence[Token]) -> Logits:
         """Append one token to each sequence; logits ``(batch, vocab)``."""
         return self._forward("batch_decode", sequences, [[token] for token in tokens])
 
-    def all_logits(self, sequence: int, tokens: Sequence[int]) -> Logits:
+    def all_logits(self, sequence: int, tokens: Sequence[Token]) -> Logits:
         """Append tokens in chunks; logits ``(len(tokens), vocab)`` after every one."""
         size = self.capacity.prefill_chunk
         parts = [
@@ -147,6 +149,6 @@ class ForwardPasses(ABC):
 
     @abstractmethod
     def _forward(
-        self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[int]]
+        self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[Token]]
     ) -> Logits:
         """Run one function on new tokens of some sequences; logits ``(rows, vocab)``."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgec.runtime.embedded_images import Token as PromptToken
     from edgec.runtime.forward import Capacity
 
 FinishReason = Literal["stop", "length", "context"]
@@ -36,7 +37,7 @@ class TextEngine(Protocol):
     def remove(self, sequence: int) -> None:
         """Forget a sequence."""
 
-    def prefill(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    def prefill(self, sequence: int, tokens: Sequence[PromptToken]) -> npt.NDArray[np.float32]:
         """Append tokens; logits ``(vocab,)`` after the last one."""
 
     def decode(self, sequence: int, token: int) -> npt.NDArray[np.float32]:
@@ -84,7 +85,7 @@ class Token:
 def generate(
     engine: TextEngine,
     tokenizer: Decoder,
-    prompt_ids: Sequence[int],
+    prompt_ids: Sequence[PromptToken],
     options: SamplingOptions,
     *,
     max_tokens: int | None = None,
@@ -102,7 +103,7 @@ def generate(
     Args:
         engine: with room for one more sequence.
         tokenizer: makes text of tokens.
-        prompt_ids: the prompt's tokens, at least one.
+        prompt_ids: the prompt's tokens, at least one; rows of images may be among them.
         options: how tokens are chosen.
         max_tokens: most tokens to generate; None for as many as fit into the context, which has no
             end where a window slides.
@@ -169,7 +170,7 @@ class _Run:
 
     def steps(
         self,
-        prompt: Sequence[int],
+        prompt: Sequence[PromptToken],
         stop_ids: frozenset[int],
         limit: int | None,
         at_limit: FinishReason,

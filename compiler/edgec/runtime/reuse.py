@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgec.runtime.embedded_images import Token
     from edgec.runtime.forward import Capacity
 
 _SEQUENCE = 0
@@ -32,7 +33,7 @@ class ReusableEngine(Protocol):
     def pop(self, sequence: int, tokens: int) -> None:
         """Take the last ``tokens`` positions back."""
 
-    def prefill(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    def prefill(self, sequence: int, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:
         """Append tokens; logits ``(vocab,)`` after the last one."""
 
     def decode(self, sequence: int, token: int) -> npt.NDArray[np.float32]:
@@ -59,7 +60,7 @@ class ReusedSequence:
         self.metadata = engine.metadata
         self.capacity = engine.capacity
         self._window = SlidingWindow.of(engine.metadata)
-        self.tokens: list[int] = []
+        self.tokens: list[Token] = []
         self.prefilled = 0
 
     def add(self, sequence: int) -> None:
@@ -75,7 +76,7 @@ class ReusedSequence:
             self._alive = False
             self._engine.remove(_SEQUENCE)
 
-    def prefill(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:  # noqa: ARG002 - there is one sequence
+    def prefill(self, sequence: int, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:  # noqa: ARG002 - there is one sequence
         """Make the cache hold ``tokens``; logits ``(vocab,)`` after the last one."""
         # The last token is computed in any case: its logits are wanted.
         kept = min(_common_prefix(self.tokens, tokens), len(tokens) - 1)
@@ -99,12 +100,12 @@ class ReusedSequence:
     # While the engine works, ``tokens`` is empty: after an error or an interrupt nobody knows what
     # the cache holds, and the next prompt begins anew.
 
-    def _append(self, new: Sequence[int]) -> npt.NDArray[np.float32]:
+    def _append(self, new: Sequence[Token]) -> npt.NDArray[np.float32]:
         known, self.tokens = self.tokens, []
         if not self._alive:
             self._engine.add(_SEQUENCE)
             self._alive = True
-        if len(new) == 1:
+        if len(new) == 1 and isinstance(new[0], int):
             logits = self._engine.decode(_SEQUENCE, new[0])
         else:
             logits = self._engine.prefill(_SEQUENCE, new)
@@ -118,7 +119,7 @@ class ReusedSequence:
         self.tokens = known[:-count]
 
 
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def _common_prefix(first: Sequence[Token], second: Sequence[Token]) -> int:
     count = 0
     for one, other in zip(first, second, strict=False):
         if one != other:

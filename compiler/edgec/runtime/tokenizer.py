@@ -83,6 +83,11 @@ class Tokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def name(self, token: int) -> str | None:
+        """What a token is called, such as ``<|im_end|>``; None if there is none of this id."""
+        name: str | None = self._tokenizer.id_to_token(token)
+        return name
+
     def is_byte(self, token: int) -> bool:
         """Whether a token stands for one byte, as ``<0x0A>`` does."""
         name = self._tokenizer.id_to_token(token)

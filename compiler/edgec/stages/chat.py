@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edgec.artifacts.chat_config import chat_config
 from edgec.artifacts.layout import CHAT_CONFIG
 from edgec.files import pretty_json
+from edgec.models.images import ImageInput
 from edgec.stages.context_inputs import read_window
 from edgec.stages.model_file import ModelFile
 
@@ -33,6 +34,7 @@ def run(context: StageContext) -> None:
         prefill_chunk=int(inputs["context.prefill_chunk"]),
         max_batch_size=int(inputs["context.max_batch_size"]),
         window=read_window(inputs),
+        image=ImageInput.of(model.config, inputs["image.size"]),
         generation={
             key.removeprefix(_GENERATION): value
             for key, value in inputs.items()

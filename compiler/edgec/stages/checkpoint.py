@@ -22,6 +22,7 @@ from edgec.checkpoints.gguf.tokenizer import write_tokenizer
 from edgec.files import pretty_json
 from edgec.models.causal_lm_parameters import model_parameters
 from edgec.models.find import family_name, load_family
+from edgec.models.hf_config import language_config
 from edgec.stages.model_file import ModelFile
 from edgec.stages.names import CONFIG
 
@@ -44,7 +45,8 @@ def run(context: StageContext) -> None:
     parameters = model_parameters(checkpoint.config)
     ignore = load_family(checkpoint.config).IGNORED_TENSORS
     check_parameters(checkpoint, parameters, ignore=ignore)
-    (context.out / CONFIG).write_text(pretty_json(checkpoint.config))
+    config = language_config(checkpoint.config)
+    (context.out / CONFIG).write_text(pretty_json(config))
     copied: list[str] = []
     for file in tokenizer_files(open_source(source, base).folder):
         shutil.copyfile(file, context.out / file.name)
@@ -53,8 +55,8 @@ def run(context: StageContext) -> None:
         context.progress.note("making the tokenizer's files from the metadata")
         copied = write_tokenizer(checkpoint.file.metadata, context.out, checkpoint.where)
     ModelFile(
-        family_name(checkpoint.config),
-        checkpoint.config,
+        family_name(config),
+        config,
         tuple(parameters),
         tuple(copied),
         code_forms(checkpoint, parameters),

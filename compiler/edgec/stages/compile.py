@@ -19,6 +19,7 @@ from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
 from edgec.layouts.parts import split_tables, table_parts
 from edgec.layouts.specs import decode_bytes, nbytes, weight_bytes
+from edgec.models.images import ImageInput
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.stages.context_inputs import read_window
 from edgec.stages.model_file import ModelFile
@@ -115,6 +116,8 @@ def _lower(
     from edgec.scheduling.report import kernel_sources, scheduled_kernels  # noqa: PLC0415
 
     inputs, note = context.inputs, context.progress.note
+    config = ModelFile.read(context.parents["checkpoint"]).config
+    image = ImageInput.of(config, facts["image_size"])
     lowering = pipeline.Lowering(
         cache=cache,
         vocab_size=facts["vocab_size"],
@@ -148,7 +151,8 @@ def _lower(
         cache=cache,
         tensors=stored,
         workspace=workspace,
-        program=_program(inputs, facts["dtype"], stored, cache, workspace, largest),
+        program=_program(inputs, facts["dtype"], stored, cache, workspace, largest, image),
+        image=image,
     )
     mod = pipeline.apply(mod, [AttachMetadata(metadata)], target)
     expected = runtime_functions(mod)
@@ -164,6 +168,7 @@ def _program(
     cache: KVCacheSpec,
     workspace: Mapping[str, int],
     largest: Mapping[str, int],
+    image: ImageInput | None,
 ) -> dict[str, Any] | None:
     """What a library for browsers says of itself to WebLLM; None for others."""
     if inputs["target.platform"] != web_program.PLATFORM:
@@ -180,6 +185,7 @@ def _program(
         dtype=dtype,
         largest_buffer=_largest_buffer(inputs, stored, cache, largest),
         device_memory=memory.total,
+        image=image,
     )
 
 

@@ -28,6 +28,8 @@ def run(context: StageContext) -> None:
     model = family.build(family.Config.from_hf(model_file.config), scheme.dtype)
     schemes = read_schemes(parameters_of(model), context.inputs, model_file.codes)
     apply_schemes(model, schemes)
+    if size := context.inputs.get("image.size"):
+        model.image_size = int(size)
     context.progress.note("building the Relax module")
     mod, parameters = model.export_tvm(spec=model.export_spec())
     (context.out / MODULE).write_text(tvm.ir.save_json(mod))
@@ -36,6 +38,7 @@ def run(context: StageContext) -> None:
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,
         "dtype": model.dtype,
+        "image_size": getattr(model, "image_size", None),
         "scheme": scheme.name,
         "weights": [
             {"name": name, "shape": [int(n) for n in item.shape], "dtype": str(item.dtype)}

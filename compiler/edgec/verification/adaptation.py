@@ -50,6 +50,10 @@ def _gpt_neox(config: dict[str, Any]) -> Adaptation:
     return Adaptation(config, names={"lm_head.": "embed_out."})
 
 
+def _qwen2_5_vl(config: dict[str, Any]) -> Adaptation:
+    return Adaptation(config, names={"model.visual.": "visual.", "model.language_model.": "model."})
+
+
 def _minicpm(config: dict[str, Any]) -> Adaptation:
     """A Llama whose scales are in its weights: all of them come before or after a linear layer."""
     branch = config.get("scale_depth", 1.0) / math.sqrt(config["num_hidden_layers"])
@@ -69,4 +73,5 @@ def _minicpm(config: dict[str, Any]) -> Adaptation:
 _BY_TYPE: dict[str, Callable[[dict[str, Any]], Adaptation]] = {
     "gpt_neox": _gpt_neox,
     "minicpm": _minicpm,
+    "qwen2_5_vl": _qwen2_5_vl,
 }

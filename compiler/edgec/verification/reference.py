@@ -132,7 +132,7 @@ def reference_model(
     settings = transformers.CONFIG_MAPPING[model_type].from_dict(kept)
     register(transformers)
     with _without_random_numbers(torch):
-        model = transformers.AutoModelForCausalLM.from_config(
+        model = _auto_model(transformers, config).from_config(
             settings,
             dtype=torch.float32,
             attn_implementation="eager" if window is None else ATTENTION,
@@ -148,6 +148,13 @@ def reference_model(
             if (factor := ours.factor(name)) != 1:
                 tensor.mul_(factor)
     return Reference(model, window)
+
+
+def _auto_model(transformers: Any, config: dict[str, Any]) -> Any:
+    """What makes a model of a config: one of text alone, or of text with images."""
+    if isinstance(config.get("vision_config"), dict):
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
 
 
 def from_checkpoint(

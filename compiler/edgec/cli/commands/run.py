@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,16 +18,18 @@ from edgec.cli.streaming import say_stats, stream
 from edgec.errors import UsageError
 from edgec.runtime.chat import Chat, require_chat
 from edgec.runtime.generate import generate
+from edgec.runtime.pictures import open_pictures
 from edgec.runtime.prompt import USER, Message, chat_prompt, completion_prompt
 from edgec.runtime.sampling import SamplingOptions
 from edgec.runtime.session import conversation_of, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from edgec.artifacts.conversation import Conversation
+    from edgec.runtime.embedded_images import Token as PromptToken
     from edgec.runtime.generate import Token
+    from edgec.runtime.pictures import Pictures
     from edgec.runtime.session import Session
 
 # A model that only continues text doesn't stop by itself.
@@ -37,10 +40,19 @@ _COMPLETION_TOKENS = 256
     epilog=example(
         "edgec run tinypy 'def read_json(path):'",
         "edgec run artifacts/tinypy/x86-64-v4 --temperature 0 < prompt.txt",
+        "edgec run qwen25-vl-3b --image cat.png 'What is this?'",
     )
 )
 @artifact_argument
 @click.argument("prompt", required=False)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Show the model an image, in front of the message. May be given several times.",
+)
 @click.option("--chat", is_flag=True, help="Converse over several turns.")
 @click.option(
     "--max-tokens",
@@ -70,6 +82,7 @@ def command(
     *,
     artifact: str,
     prompt: str | None,
+    images: tuple[Path, ...],
     chat: bool,
     max_tokens: int | None,
     temperature: float | None,
@@ -101,20 +114,22 @@ def command(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
-    if chat:
+    if chat or images:
         require_chat(conversation, str(found.folder))
-    elif prompt is None:
+    if not chat and prompt is None:
         prompt = _read_prompt()
     session = open_session(found, threads=threads, context=context)
+    pictures = _pictures(session, images)
     if chat:
         say(click.style(f"{title(found)}, context {session.context}", bold=True))
-        converse(Chat(session.engine, session.tokenizer, conversation, options, max_tokens), prompt)
+        turns = Chat(session.engine, session.tokenizer, conversation, options, max_tokens, pictures)
+        converse(turns, prompt)
         return
     assert prompt is not None
     continues = conversation.name == COMPLETION
     if max_tokens is None and continues:
         max_tokens = _COMPLETION_TOKENS
-    steps = _generate(session, conversation, prompt, options, max_tokens)
+    steps = _generate(session, conversation, prompt, options, max_tokens, pictures)
     if as_json:
         print_json("edgec.run/v1", _collected(session, prompt, options, steps))
         return
@@ -129,11 +144,16 @@ def _generate(
     text: str,
     options: SamplingOptions,
     max_tokens: int | None,
+    pictures: Pictures | None,
 ) -> Iterator[Token]:
+    ids: Sequence[PromptToken]
     if conversation.name == COMPLETION:
         ids = completion_prompt(session.tokenizer, conversation, text)
-    else:
+    elif pictures is None:
         ids = chat_prompt(session.tokenizer, conversation, [Message(USER, text)])
+    else:
+        message = Message(USER, pictures.prefix + text)
+        ids = pictures.put(chat_prompt(session.tokenizer, conversation, [message]))
     return generate(
         session.engine,
         session.tokenizer,
@@ -143,6 +163,12 @@ def _generate(
         stop_ids=conversation.stop_token_ids,
         stop_strings=conversation.stop_str,
     )
+
+
+def _pictures(session: Session, files: Sequence[Path]) -> Pictures | None:
+    if not files:
+        return None
+    return open_pictures(files, session.engine, session.tokenizer, session.chat_config)
 
 
 def _read_prompt() -> str:

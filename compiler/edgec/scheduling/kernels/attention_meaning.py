@@ -107,7 +107,7 @@ def _attention(a: Heads, given: Given, sequence: Any, row: Any, head: Any) -> No
 
     def is_seen(key: Any) -> Any:
         distance = given.positions[row] - (given.offsets[sequence] + key)
-        seen = T.bool(True)  # noqa: FBT003 - a constant of TVM's
+        seen = T.bool(True)
         if not isinstance(given, DecodeArguments):
             after = given.q_indptr[sequence + 1] - 1 - row
             seen = (given.scalars["causal"] == 0) | (key < length - after)

@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from edgec.layouts.tensor_cache import TensorCache
 from edgec.models.kv_cache import PAGE_SIZE
+from edgec.runtime.embedded_images import text_ids
 from edgec.runtime.forward import ForwardPasses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from edgec.runtime.embedded_images import Token
     from edgec.runtime.forward import Capacity, Logits
     from edgec.standins.dawn.worker import Worker
 
@@ -105,9 +107,9 @@ class DawnEngine(ForwardPasses):
         self._worker.request("state", name=name, numbers=[int(number) for number in numbers])
 
     def _forward(
-        self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[int]]
+        self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[Token]]
     ) -> Logits:
-        flat = np.asarray([token for part in tokens for token in part], np.int32)
+        flat = text_ids([token for part in tokens for token in part])
         reply = self._worker.request(
             "forward",
             flat,

@@ -1,0 +1,101 @@
+"""Qwen2.5-VL against transformers: images alone and among text, in every way to append tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from numerics.family_case import FLOAT32
+from numerics.tiny_models import CHUNK
+from numerics.vision_case import SIDE, VisionCase, built_case
+
+pytestmark = pytest.mark.slow
+
+ONE_IMAGE: list[int | str] = [1, 7, 9, "0", 12, 40, 33, 5, 8, 91, 17]
+TWO_IMAGES: list[int | str] = ["1", 60, 61, 62, "2", 12, 40, 33, 5]
+TEXT: list[int | str] = [3, 8, 1, 9, 27, 31, 200, 11, 4]
+
+
+@pytest.fixture(scope="module", params=["q0f32", "q4f32_1"])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionCase:
+    folder, out = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
+    return built_case(folder, out, request.param)
+
+
+@pytest.fixture(autouse=True)
+def _no_sequences(case: VisionCase) -> None:
+    case.engine.clear()
+
+
+def expect(found: np.ndarray, reference: np.ndarray) -> None:
+    error = np.abs(found - reference).max() / np.abs(reference).max()
+    print(f"relative error {error:.1e}")
+    assert error < FLOAT32
+
+
+def test_embeddings_of_an_image(case: VisionCase) -> None:
+    rows = case.image(0).rows
+    expect(rows[:, :-4], case.reference_image(0))
+    numbers = np.arange(SIDE * SIDE)
+    markers = [numbers >= 0, numbers // SIDE, numbers % SIDE, numbers == SIDE * SIDE - 1]
+    np.testing.assert_array_equal(rows[:, -4:], np.stack(markers, axis=1))
+
+
+@pytest.mark.parametrize("prompt", [ONE_IMAGE, TWO_IMAGES, TEXT], ids=["one", "two", "text"])
+def test_every_position_of_a_prompt(case: VisionCase, prompt: list[int | str]) -> None:
+    """Two images are longer than a chunk, so that one of them is cut."""
+    case.engine.add(0)
+    expect(case.engine.all_logits(0, case.tokens(prompt)), case.reference(prompt))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, CHUNK])
+def test_chunks_that_cut_images_then_decoding(case: VisionCase, size: int) -> None:
+    prompt = TWO_IMAGES
+    tokens, reference = case.tokens(prompt), case.reference(prompt)
+    behind = len(tokens) - 4
+    case.engine.add(0)
+    for start in range(0, behind, size):
+        chunk = tokens[start : min(start + size, behind)]
+        found = case.engine.prefill(0, chunk)
+        expect(found, reference[start + len(chunk) - 1])
+    for position in range(behind, len(tokens)):
+        token = tokens[position]
+        assert isinstance(token, int)
+        expect(case.engine.decode(0, token), reference[position])
+
+
+def test_batches_with_text_alone(case: VisionCase) -> None:
+    prompts = {4: TEXT, 7: ONE_IMAGE}
+    tokens = {number: case.tokens(prompt) for number, prompt in prompts.items()}
+    references = {number: case.reference(prompt) for number, prompt in prompts.items()}
+    # The first tokens of both, a part of the image among them, in one call; then the rest of it.
+    firsts = {4: 3, 7: 20}
+    for number in prompts:
+        case.engine.add(number)
+    logits = case.engine.batch_prefill(
+        list(prompts), [tokens[number][: firsts[number]] for number in prompts]
+    )
+    for row, number in enumerate(prompts):
+        expect(logits[row], references[number][firsts[number] - 1])
+    behind = len(tokens[7]) - 5
+    case.engine.prefill(7, tokens[7][20:behind])
+    for step in range(5):
+        steps = [tokens[4][3 + step], tokens[7][behind + step]]
+        ids = [token for token in steps if isinstance(token, int)]
+        found = case.engine.batch_decode([4, 7], ids)
+        expect(found[0], references[4][3 + step])
+        expect(found[1], references[7][behind + step])
+
+
+def test_forks_and_tokens_taken_back(case: VisionCase) -> None:
+    """The number of images before a token belongs to the sequence, whatever happens to that."""
+    tokens, reference = case.tokens(ONE_IMAGE), case.reference(ONE_IMAGE)
+    case.engine.add(0)
+    case.engine.prefill(0, tokens[:-3])
+    case.engine.fork(0, 1)
+    case.engine.prefill(1, case.tokens(["3"]))
+    expect(case.engine.prefill(0, tokens[-3:]), reference[-1])
+    longer: list[int | str] = [*ONE_IMAGE[:-3], "3", 5]
+    expect(case.engine.decode(1, 5), case.reference(longer)[-1])
+    case.engine.pop(1, SIDE * SIDE + 3)
+    expect(case.engine.prefill(1, tokens[-3:]), reference[-1])
