@@ -9,12 +9,10 @@ from tvm.relax.frontend.nn import Tensor, op
 
 from edgec.models.matrix import Linear, Piece
 from edgec.models.norms import LayerNormOfHeads, Norm, RMSNorm
-from edgec.models.rotation import rotated
 
 if TYPE_CHECKING:
     from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
-    from edgec.models.rope import Rope
 
 Stored = Literal["apart", "fused", "by_head"]
 """How a checkpoint holds the query, key and value projections.
@@ -44,8 +42,6 @@ class Attention(nn.Module):  # type: ignore[misc]
         head_norm: what kind these are.
         scale: of scores; None: ``1 / sqrt(head_dim)``.
         local: whether a token sees no more keys than the window of the cache's spec.
-        rope: a rotary embedding of this layer's own, which the cache then doesn't apply; None: the
-            cache's.
         dtype: of hidden states.
     """
 
@@ -64,7 +60,6 @@ class Attention(nn.Module):  # type: ignore[misc]
         head_norm: HeadNorm = RMSNorm,
         scale: float | None = None,
         local: bool = False,
-        rope: Rope | None = None,
         dtype: str,
     ) -> None:
         self.heads = heads
@@ -85,7 +80,6 @@ class Attention(nn.Module):  # type: ignore[misc]
         )
         self.scale = head_dim**-0.5 if scale is None else scale
         self.local = local
-        self.rope = rope
 
     def forward(self, x: Tensor, cache: PagedKVCache) -> Tensor:
         """``(batch, seq, hidden)`` to the same shape; appends this step's keys and values."""
@@ -96,8 +90,6 @@ class Attention(nn.Module):  # type: ignore[misc]
         if self.q_norm is not None and self.k_norm is not None:
             query, key, value = op.split(qkv, [self.heads, self.heads + self.kv_heads], axis=2)
             qkv = op.concat([self.q_norm(query), self.k_norm(key), value], dim=2)
-        if self.rope is not None:
-            qkv = rotated(qkv, cache.get_query_positions(batch * seq), self.kv_heads, self.rope)
         # Kernels get the scale as it is given here, and nothing else of a layer: a negative one tells
         # them that the layer is local.
         y = cache.attention_with_fused_qkv(

@@ -10,16 +10,21 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tvm.relax.frontend.nn import Tensor, op
+
 from edgec.errors import CheckpointError, UnsupportedModelError
-from edgec.models.blocks import GatedMLP, OffsetRMSNorm, SandwichLayer
+from edgec.models.blocks import Decoder, GatedMLP, OffsetRMSNorm, SandwichLayer
 from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 from edgec.models.layer_kinds import local_layers
 from edgec.models.rope import LINEAR, LLAMA3
 from edgec.models.rope_config import rope_from_config
+from edgec.models.rotation import RotatingCache, turns
 from edgec.models.scaled import ScaledCausalLM
 
 if TYPE_CHECKING:
+    from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
+
     from edgec.models.causal_lm import CausalLM
     from edgec.models.rope import Rope
 
@@ -84,12 +89,33 @@ class Config(DenseConfig):
         )
 
 
+class RotatingDecoder(Decoder):
+    """A decoder whose local and global layers turn by angles of their own."""
+
+    shape: Config
+
+    def forward(self, x: Tensor, cache: PagedKVCache) -> Tensor:
+        """Hidden states ``(batch, seq, hidden)`` before the head."""
+        batch, seq, _ = x.shape
+        positions = op.reshape(cache.get_query_positions(batch * seq), (1, batch * seq))
+        local, whole = (
+            turns(positions, rope.inverse_frequencies(), [0] * (rope.rotary_dim // 2), name)
+            for rope, name in ((self.shape.local_rope, "local_rope"), (self.shape.rope, "rope"))
+        )
+        rotating = RotatingCache(
+            cache,
+            self.shape.num_key_value_heads,
+            lambda layer: local if self.shape.local[layer] else whole,
+            "rotate",
+        )
+        return super().forward(x, rotating)
+
+
 def build(config: Config, dtype: str) -> CausalLM:
     """The model with plain weights, hidden states in ``dtype``."""
     hidden = config.hidden_size
 
     def layer(index: int) -> SandwichLayer:
-        local = config.local[index]
         attention = dense_attention(
             config,
             index,
@@ -99,8 +125,7 @@ def build(config: Config, dtype: str) -> CausalLM:
             head_norm_eps=config.norm_eps,
             head_norm=OffsetRMSNorm,
             scale=config.scale,
-            local=local,
-            rope=config.local_rope if local else config.rope,
+            local=config.local[index],
         )
         mlp = GatedMLP(
             hidden, config.intermediate_size, bias=False, activation=_ACTIVATION, dtype=dtype
@@ -109,12 +134,13 @@ def build(config: Config, dtype: str) -> CausalLM:
             attention, mlp, hidden, config.norm_eps, norm=OffsetRMSNorm, dtype=dtype
         )
 
-    return dense_model(
+    model = dense_model(
         config,
         layer,
         dtype,
         norm=OffsetRMSNorm,
         kind=ScaledCausalLM,
+        stack=RotatingDecoder,
         cache={
             "local_window": config.window if any(config.local) else None,
             "rotates": False,
@@ -122,6 +148,8 @@ def build(config: Config, dtype: str) -> CausalLM:
         embed_scale=math.sqrt(hidden),
         logit_cap=config.logit_cap,
     )
+    model.model.shape = config
+    return model
 
 
 def _ropes(config: dict[str, Any], head_dim: int) -> dict[str, Rope]:

@@ -22,6 +22,8 @@ import numpy as np
 from tvm import te, tirx
 from tvm.relax.frontend.nn import Tensor, op
 
+from edgec.models.rotation import RotatingCache, turns
+
 if TYPE_CHECKING:
     from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
@@ -64,8 +66,10 @@ def image_markers(side: int, dtype: str) -> np.ndarray[Any, Any]:
     return np.stack([np.ones(tokens), rows, columns, last], axis=1).astype(dtype)
 
 
-class RotatingCache:
-    """A KV cache whose queries and keys are rotated before they get there.
+def rotating_cache(
+    cache: PagedKVCache, spec: KVCacheSpec, rope: MRope, embeddings: Tensor
+) -> RotatingCache:
+    """The cache as layers see it.
 
     Args:
         cache: without rotation of its own; its last layer counts images.
@@ -73,63 +77,11 @@ class RotatingCache:
         rope: how to rotate.
         embeddings: ``(batch, seq, hidden + MARKERS)``, of which the markers are read.
     """
-
-    def __init__(
-        self, cache: PagedKVCache, spec: KVCacheSpec, rope: MRope, embeddings: Tensor
-    ) -> None:
-        self._cache = cache
-        self._spec = spec
-        batch, sequence, _ = embeddings.shape
-        numbers = cache.get_query_positions(batch * sequence)
-        positions = _positions(
-            numbers, embeddings, _images(cache, spec, embeddings), side=rope.side
-        )
-        frequencies = Tensor.from_const(np.array(rope.frequencies, "float32"))
-        axes = Tensor.from_const(np.array(rope.axes, "int32"))
-        self._cosines = _turns(positions, frequencies, axes, tirx.cos, "mrope_cos")
-        self._sines = _turns(positions, frequencies, axes, tirx.sin, "mrope_sin")
-
-    def attention_with_fused_qkv(
-        self, layer_id: int, qkv: Tensor, num_qo_heads: int, sm_scale: float
-    ) -> Tensor:
-        """``(batch, seq, heads + 2 * kv_heads, head_dim)`` to ``(batch, seq, heads, head_dim)``."""
-        rotated = rotate(
-            qkv, self._cosines, self._sines, num_qo_heads + self._spec.kv_heads, "mrope"
-        )
-        return self._cache.attention_with_fused_qkv(layer_id, rotated, num_qo_heads, sm_scale)
-
-
-def rotate(qkv: Tensor, cosines: Tensor, sines: Tensor, turned: int, name: str) -> Tensor:
-    """Rotate the first ``turned`` heads, pairs being halves of a head.
-
-    Args:
-        qkv: ``(batch, seq, heads, head_dim)``.
-        cosines: float32 ``(batch * seq, head_dim / 2)``.
-        sines: the same.
-        turned: heads to rotate; those behind stay as they are.
-        name: of the kernel.
-    """
-
-    def compute(states: Any, cosine: Any, sine: Any) -> Any:
-        _, sequence, heads, head_dim = states.shape
-        half = head_dim // 2
-
-        def value(batch: Any, s: Any, h: Any, d: Any) -> Any:
-            token, pair = batch * sequence + s, d % half
-            own = states[batch, s, h, d].astype("float32")
-            other = tirx.if_then_else(
-                d < half,
-                -states[batch, s, h, tirx.min(d + half, head_dim - 1)].astype("float32"),
-                states[batch, s, h, tirx.max(d - half, 0)].astype("float32"),
-            )
-            result = own * cosine[token, pair] + other * sine[token, pair]
-            if int(heads) == turned:
-                return result.astype(states.dtype)
-            return tirx.if_then_else(h < turned, result, own).astype(states.dtype)
-
-        return te.compute(states.shape, value, name=name)
-
-    return op.tensor_expr_op(compute, name, [qkv, cosines, sines])
+    batch, sequence, _ = embeddings.shape
+    numbers = cache.get_query_positions(batch * sequence)
+    positions = _positions(numbers, embeddings, _images(cache, spec, embeddings), side=rope.side)
+    own = turns(positions, rope.frequencies, rope.axes, "mrope")
+    return RotatingCache(cache, spec.kv_heads, lambda _: own, "mrope")
 
 
 def _images(cache: PagedKVCache, spec: KVCacheSpec, embeddings: Tensor) -> Tensor:
@@ -195,20 +147,3 @@ def _positions(numbers: Tensor, embeddings: Tensor, means: Tensor, *, side: int)
         return te.compute((3, number.shape[0]), value, name="mrope_positions")
 
     return op.tensor_expr_op(compute, "mrope_positions", [numbers, embeddings, means])
-
-
-def _turns(
-    positions: Tensor, frequencies: Tensor, axes: Tensor, function: Any, name: str
-) -> Tensor:
-    """Cosines or sines of each token's angles; float32 ``(tokens, pairs)``."""
-
-    def compute(position: Any, frequency: Any, axis: Any) -> Any:
-        return te.compute(
-            (position.shape[1], frequency.shape[0]),
-            lambda token, pair: function(
-                position[axis[pair], token].astype("float32") * frequency[pair]
-            ),
-            name=name,
-        )
-
-    return op.tensor_expr_op(compute, name, [positions, frequencies, axes])

@@ -1,49 +1,117 @@
-"""Rotary position embedding in the model, for layers whose embeddings differ.
+"""Rotary position embedding in the model, for those whose tokens or layers don't all turn alike.
 
-TVM's cache rotates the queries and keys of all layers alike. A model that does it by itself makes its
-cache with ``rotates=False``.
+TVM's cache rotates the queries and keys of all layers by one embedding and by the number of a token
+in its sequence. A model that does it by itself makes its cache with ``rotates=False`` and hands its
+layers a :class:`RotatingCache`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from tvm import te, tirx
 from tvm.relax.frontend.nn import Tensor, op
 
 if TYPE_CHECKING:
-    from edgec.models.rope import Rope
+    from collections.abc import Callable, Sequence
+
+    from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
 
-def rotated(qkv: Tensor, positions: Tensor, kv_heads: int, rope: Rope) -> Tensor:
-    """Queries and keys rotated by the positions of their tokens, beside values as they were.
+class Turns(NamedTuple):
+    """By how much each pair of a token's heads turns; both float32 ``(tokens, pairs)``."""
+
+    cosines: Tensor
+    sines: Tensor
+
+
+def turns(positions: Tensor, frequencies: Sequence[float], axes: Sequence[int], name: str) -> Turns:
+    """Sines and cosines of the angles of tokens, once for all layers that turn so.
 
     Args:
-        qkv: ``(batch, seq, heads + 2 * kv_heads, head_dim)``, query heads first, values last.
-        positions: int32 ``(batch * seq,)``.
-        kv_heads: key-value heads.
-        rope: the embedding, whose sines and cosines are those of the angles alone.
+        positions: int32 ``(axes, tokens)``: a token may have several.
+        frequencies: radians by which a position turns each pair.
+        axes: which of a token's positions turns each pair.
+        name: of the kernels.
+    """
+    numbers = Tensor.from_const(np.array(frequencies, "float32"))
+    chosen = Tensor.from_const(np.array(axes, "int32"))
+
+    def table(function: Callable[[Any], Any], which: str) -> Tensor:
+        def compute(position: Any, frequency: Any, axis: Any) -> Any:
+            return te.compute(
+                (position.shape[1], frequency.shape[0]),
+                lambda token, pair: function(
+                    position[axis[pair], token].astype("float32") * frequency[pair]
+                ),
+                name=f"{name}_{which}",
+            )
+
+        return op.tensor_expr_op(compute, f"{name}_{which}", [positions, numbers, chosen])
+
+    return Turns(table(tirx.cos, "cos"), table(tirx.sin, "sin"))
+
+
+def rotate(heads: Tensor, by: Turns, turned: int, name: str) -> Tensor:
+    """Rotate the first ``turned`` heads, a pair being two dimensions half of the rotated ones apart.
+
+    Args:
+        heads: ``(batch, seq, heads, head_dim)``.
+        by: the turns of ``batch * seq`` tokens. Dimensions beyond their pairs stay as they are.
+        turned: heads to rotate; those behind stay as they are.
+        name: of the kernel.
 
     Returns:
-        As ``qkv``.
+        As ``heads``.
     """
-    from tvm import te, tirx  # noqa: PLC0415 - only when a model is built
 
-    half, dtype = rope.rotary_dim // 2, qkv.dtype
-    frequencies = Tensor.from_const(np.array(rope.inverse_frequencies(), "float32"))
+    def compute(states: Any, cosine: Any, sine: Any) -> Any:
+        _, sequence, count, head_dim = states.shape
+        half = int(cosine.shape[1])
 
-    def compute(x: Any, places: Any, turns: Any) -> Any:
-        _, seq, all_heads, _ = x.shape
+        def value(batch: Any, s: Any, h: Any, d: Any) -> Any:
+            token, pair = batch * sequence + s, d % half
+            own = states[batch, s, h, d].astype("float32")
+            # Indices stay inside where the other choice is taken.
+            other = tirx.if_then_else(
+                d < half,
+                -states[batch, s, h, tirx.min(d + half, head_dim - 1)].astype("float32"),
+                states[batch, s, h, tirx.max(d - half, 0)].astype("float32"),
+            )
+            result = own * cosine[token, pair] + other * sine[token, pair]
+            kept = [] if int(count) == turned else [h < turned]
+            kept += [] if int(head_dim) == 2 * half else [d < 2 * half]
+            if kept:
+                result = tirx.if_then_else(tirx.all(*kept), result, own)
+            return result.astype(states.dtype)
 
-        def value(b: Any, s: Any, h: Any, d: Any) -> Any:
-            angle = places[b * seq + s].astype("float32") * turns[d % half]
-            # The same sum for both halves of a pair, with another sign.
-            partner = tirx.if_then_else(d < half, -x[b, s, h, d + half], x[b, s, h, d - half])
-            own, other = (item.astype("float32") for item in (x[b, s, h, d], partner))
-            turned = (own * tirx.cos(angle) + other * tirx.sin(angle)).astype(dtype)
-            wanted = tirx.all(h < all_heads - kv_heads, d < rope.rotary_dim)
-            return tirx.if_then_else(wanted, turned, x[b, s, h, d])
+        return te.compute(states.shape, value, name=name)
 
-        return te.compute(x.shape, value, name="rotated")
+    return op.tensor_expr_op(compute, name, [heads, by.cosines, by.sines])
 
-    return op.tensor_expr_op(compute, "rotate", [qkv, positions, frequencies])
+
+class RotatingCache:
+    """A KV cache whose queries and keys are rotated before they get there.
+
+    Args:
+        cache: without rotation of its own.
+        kv_heads: its key-value heads.
+        by_layer: how the tokens of this call turn in a layer.
+        name: of the kernels.
+    """
+
+    def __init__(
+        self, cache: PagedKVCache, kv_heads: int, by_layer: Callable[[int], Turns], name: str
+    ) -> None:
+        self._cache = cache
+        self._kv_heads = kv_heads
+        self._by_layer = by_layer
+        self._name = name
+
+    def attention_with_fused_qkv(
+        self, layer_id: int, qkv: Tensor, num_qo_heads: int, sm_scale: float
+    ) -> Tensor:
+        """``(batch, seq, heads + 2 * kv_heads, head_dim)`` to ``(batch, seq, heads, head_dim)``."""
+        turned = rotate(qkv, self._by_layer(layer_id), num_qo_heads + self._kv_heads, self._name)
+        return self._cache.attention_with_fused_qkv(layer_id, turned, num_qo_heads, sm_scale)

@@ -18,8 +18,8 @@ from tvm.relax.frontend.nn import Tensor, op
 from edgec.models.blocks import GatedMLP, Linear, RMSNorm
 from edgec.models.image_grid import ImageGrid
 from edgec.models.mlp import gelu
-from edgec.models.mrope import rotate
 from edgec.models.parameters import Parameter, Role, Source
+from edgec.models.rotation import Turns, rotate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,11 +102,11 @@ class VisionAttention(nn.Module):  # type: ignore[misc]
         self.qkv = _linear(config.hidden_size, 3 * config.hidden_size, dtype=dtype)
         self.proj = _linear(config.hidden_size, config.hidden_size, dtype=dtype)
 
-    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], starts: Tensor) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns, starts: Tensor) -> Tensor:
         """``(n, hidden)`` to the same shape; ``starts`` are the segments' first patches."""
         count, hidden = x.shape
         qkv = op.reshape(self.qkv(x), (1, count, 3 * self.heads, self.head_dim))
-        turned = rotate(qkv, *turns, 2 * self.heads, "vision_rotary")
+        turned = rotate(qkv, turns, 2 * self.heads, "vision_rotary")
         query, key, value = (
             op.reshape(part, (count, self.heads, self.head_dim))
             for part in op.split(turned, 3, axis=2)
@@ -129,7 +129,7 @@ class VisionBlock(nn.Module):  # type: ignore[misc]
         self.mlp.gate_up_proj.role = _role(hidden)
         self.mlp.down_proj.role = _role(intermediate)
 
-    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], starts: Tensor) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns, starts: Tensor) -> Tensor:
         """``(n, hidden)`` to the same shape."""
         x = x + self.attn(self.norm1(x), turns, starts)
         return x + self.mlp(self.norm2(x))
@@ -210,13 +210,13 @@ class VisionTower(nn.Module):  # type: ignore[misc]
         pixels = op.astype(image, "float32")
         return op.tensor_expr_op(compute, "image_patches", [pixels, _constant(grid.patch_places())])
 
-    def _turns(self, grid: ImageGrid) -> tuple[Tensor, Tensor]:
+    def _turns(self, grid: ImageGrid) -> Turns:
         """Cosines and sines of the patches' angles: half of the pairs by row, half by column."""
         quarter = self.config.head_dim // 4
         frequencies = _THETA ** (-np.arange(quarter, dtype=np.float32) / np.float32(quarter))
         angles = grid.patch_places()[:, :, None].astype(np.float32) * frequencies
         flat = angles.reshape(len(angles), 2 * quarter)
-        return _constant(np.cos(flat)), _constant(np.sin(flat))
+        return Turns(_constant(np.cos(flat)), _constant(np.sin(flat)))
 
 
 def _linear(columns: int, rows: int, *, dtype: str) -> Linear:
