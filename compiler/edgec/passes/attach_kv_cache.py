@@ -15,7 +15,6 @@ from edgec.scheduling.kernels.longrope import split_rotary
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
-    from edgec.models.rope import Rope
 
 FUNCTION = "create_tir_paged_kv_cache"
 _CONFIG_ENTRIES = 5
