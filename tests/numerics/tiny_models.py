@@ -94,7 +94,7 @@ def build(
         MappedWeights(outputs["pack"]),
         Capacity(sequences=BATCH, tokens=CONTEXT * BATCH, prefill_chunk=CHUNK),
     )
-    return Built(engine, _shipped(outputs))
+    return Built(engine, shipped_weights(outputs))
 
 
 def run_stages(

@@ -45,6 +45,7 @@ class KVCacheSpec:
         rope: applied to keys when they are appended, to queries when they are read.
         dtype: of keys and values.
         rotates: whether the cache applies ``rope``; otherwise the model has done it before.
+        helpers: how many of the layers are none of the model's: what they hold helps others.
     """
 
     layers: int
@@ -54,6 +55,7 @@ class KVCacheSpec:
     rope: Rope
     dtype: str
     rotates: bool = True
+    helpers: int = 0
 
     @property
     def slides(self) -> bool:
@@ -84,6 +86,7 @@ class KVCacheSpec:
             "rope": self.rope.to_json(),
             "dtype": self.dtype,
             "rotates": self.rotates,
+            "helpers": self.helpers,
         }
 
     @classmethod
