@@ -193,7 +193,8 @@ def library_of(
     )
 
 
-def _shipped(outputs: Mapping[str, Path]) -> dict[str, np.ndarray]:
+def shipped_weights(outputs: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """The weights that the stages packed, dequantized, under the checkpoint's names."""
     cache = TensorCache(outputs["pack"])
     weights: dict[str, np.ndarray] = {}
     with QuantizedCheckpoint(outputs["quantize"]) as quantized:
