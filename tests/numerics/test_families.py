@@ -20,7 +20,7 @@ from numerics.family_case import (
     check_ragged_batches,
     tokens_of,
 )
-from numerics.tiny_models import CONTEXT, build, save_random_model
+from numerics.tiny_models import CONTEXT, SIZES, build, save_random_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,14 +30,6 @@ pytestmark = pytest.mark.slow
 
 torch = pytest.importorskip("torch")
 
-SIZES = {
-    "hidden_size": 128,
-    "intermediate_size": 192,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 320,
-    "max_position_embeddings": 512,
-}
 # Within the small vocabulary.
 SPECIAL_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 # Of heads 32 wide that are rotated by three quarters: 12 pairs.

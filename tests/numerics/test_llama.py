@@ -20,7 +20,7 @@ from numerics.family_case import (
     check_ragged_batches,
     tokens_of,
 )
-from numerics.tiny_models import CHUNK, build, save_random_model
+from numerics.tiny_models import CHUNK, SIZES, build, save_random_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,16 +77,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     from transformers import LlamaConfig  # noqa: PLC0415
 
     config, quantization, tolerance = CASES[request.param]
-    settings = {
-        "hidden_size": 128,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 320,
-        "max_position_embeddings": 512,
-        **config,
-    }
+    settings = {**SIZES, "num_key_value_heads": 2, **config}
     folder = tmp_path_factory.mktemp("model")
     model = save_random_model(LlamaConfig(**settings), folder, seed=7)
     return build(folder, tmp_path_factory.mktemp("stages"), **quantization), model, tolerance

@@ -14,7 +14,7 @@ import pytest
 from edgec.models.window import SlidingWindow
 from edgec.verification.reference import Reference, reference_model
 from edgec.verification.steps import calls
-from numerics.tiny_models import BATCH, CHUNK, Built, build, save_random_model
+from numerics.tiny_models import BATCH, CHUNK, SIZES, Built, build, save_random_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,13 +27,8 @@ pytest.importorskip("torch")
 BUILT = SlidingWindow(24, 4)
 WINDOWS = [BUILT, SlidingWindow(40, 0), SlidingWindow(37, 17), SlidingWindow(48, 16)]
 CONFIG: dict[str, Any] = {
-    "hidden_size": 128,
-    "intermediate_size": 192,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    **SIZES,
     "num_key_value_heads": 2,
-    "vocab_size": 320,
-    "max_position_embeddings": 512,
     "rope_parameters": {
         "rope_type": "llama3",
         "rope_theta": 1000.0,

@@ -35,6 +35,15 @@ if TYPE_CHECKING:
     from edgec.models.window import SlidingWindow
     from edgec.target import Target
 
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 320,
+    "max_position_embeddings": 512,
+}
+"""Of a dense model, as transformers' configs take them."""
 CONTEXT = 128
 CHUNK = 32
 BATCH = 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.blocks import Decoder, Embedding, Linear, Norm, RMSNorm
+from edgec.models.blocks import Attention, Decoder, Embedding, Linear, Norm, RMSNorm
 from edgec.models.causal_lm import CausalLM
 from edgec.models.hf_config import ConfigReader
 from edgec.models.kv_cache import KVCacheSpec
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tvm.relax.frontend import nn
+    from typing_extensions import Self
 
     from edgec.models.rope import Rope
 
@@ -47,6 +48,22 @@ class DenseConfig:
     norm_eps: float
     tie_word_embeddings: bool
     rope: Rope
+
+
+@dataclass(frozen=True)
+class PlainConfig(DenseConfig):
+    """Of families whose config says nothing else: MLPs with a SiLU gate."""
+
+    @classmethod
+    def from_hf(cls, config: dict[str, Any]) -> Self:
+        """Read a Hugging Face config.
+
+        Raises:
+            CheckpointError: a field is missing or impossible.
+            UnsupportedModelError: a feature these families have no code for.
+        """
+        ConfigReader(config).only("hidden_act", ("silu",), default="silu")
+        return cls(**dense_fields(config))
 
 
 def dense_fields(
@@ -101,6 +118,38 @@ def dense_fields(
         "tie_word_embeddings": read.flag("tie_word_embeddings", default=tied),
         "rope": rope_from_config(config, head_dim, default_rotary),
     }
+
+
+def dense_attention(
+    config: DenseConfig,
+    index: int,
+    dtype: str,
+    *,
+    qkv_bias: bool = False,
+    out_bias: bool = False,
+    **options: Any,
+) -> Attention:
+    """The attention of a layer.
+
+    Args:
+        config: the model's shape.
+        index: the layer's number.
+        dtype: of hidden states.
+        qkv_bias: whether the query, key and value projections have biases.
+        out_bias: whether the output projection has one.
+        options: what else :class:`Attention` takes.
+    """
+    return Attention(
+        config.hidden_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+        layer=index,
+        qkv_bias=qkv_bias,
+        out_bias=out_bias,
+        dtype=dtype,
+        **options,
+    )
 
 
 def dense_model(

@@ -5,15 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.blocks import (
-    ACTIVATIONS,
-    MLP,
-    Attention,
-    DecoderLayer,
-    LayerNorm,
-    ParallelLayer,
-)
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
+from edgec.models.blocks import ACTIVATIONS, MLP, DecoderLayer, LayerNorm, ParallelLayer
+from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 
 if TYPE_CHECKING:
@@ -81,16 +74,13 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden, eps = config.hidden_size, config.norm_eps
 
     def layer(index: int) -> DecoderLayer | ParallelLayer:
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
+        attention = dense_attention(
+            config,
+            index,
+            dtype,
             qkv_bias=config.attention_bias,
             out_bias=config.attention_bias,
             stored="by_head",
-            dtype=dtype,
         )
         mlp = MLP(hidden, config.intermediate_size, config.hidden_act, bias=True, dtype=dtype)
         if not config.parallel:

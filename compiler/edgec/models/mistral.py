@@ -5,12 +5,10 @@ That number, ``sliding_window``, bounds the context: see ``longest_context`` in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgec.models.blocks import Attention, DecoderLayer, GatedMLP
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
-from edgec.models.hf_config import ConfigReader
+from edgec.models.blocks import DecoderLayer, GatedMLP
+from edgec.models.dense import PlainConfig, dense_attention, dense_model
 
 if TYPE_CHECKING:
     from edgec.models.causal_lm import CausalLM
@@ -18,21 +16,7 @@ if TYPE_CHECKING:
 IGNORED_TENSORS = ("*.rotary_emb.inv_freq",)
 """Tensors that old checkpoints carry and that follow from the config."""
 
-
-@dataclass(frozen=True)
-class Config(DenseConfig):
-    """The fields of ``config.json`` that shape the model."""
-
-    @classmethod
-    def from_hf(cls, config: dict[str, Any]) -> Config:
-        """Read a Hugging Face config.
-
-        Raises:
-            CheckpointError: a field is missing or impossible.
-            UnsupportedModelError: a feature this family has no code for.
-        """
-        ConfigReader(config).only("hidden_act", ("silu",), default="silu")
-        return cls(**dense_fields(config))
+Config = PlainConfig
 
 
 def build(config: Config, dtype: str) -> CausalLM:
@@ -40,16 +24,7 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden = config.hidden_size
 
     def layer(index: int) -> DecoderLayer:
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
-            qkv_bias=False,
-            out_bias=False,
-            dtype=dtype,
-        )
+        attention = dense_attention(config, index, dtype)
         mlp = GatedMLP(hidden, config.intermediate_size, bias=False, dtype=dtype)
         return DecoderLayer(attention, mlp, hidden, config.norm_eps, dtype=dtype)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.blocks import ACTIVATIONS, MLP, Attention, LayerNorm, ParallelLayer
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
+from edgec.models.blocks import ACTIVATIONS, MLP, LayerNorm, ParallelLayer
+from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 
 if TYPE_CHECKING:
@@ -46,16 +46,7 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden = config.hidden_size
 
     def layer(index: int) -> ParallelLayer:
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
-            qkv_bias=True,
-            out_bias=True,
-            dtype=dtype,
-        )
+        attention = dense_attention(config, index, dtype, qkv_bias=True, out_bias=True)
         mlp = MLP(hidden, config.intermediate_size, config.hidden_act, bias=True, dtype=dtype)
         return ParallelLayer(
             attention, mlp, hidden, config.norm_eps, norm=LayerNorm, shared=True, dtype=dtype

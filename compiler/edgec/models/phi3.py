@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.blocks import Attention, DecoderLayer, GatedMLP
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
+from edgec.models.blocks import DecoderLayer, GatedMLP
+from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 
 if TYPE_CHECKING:
@@ -40,17 +40,7 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden = config.hidden_size
 
     def layer(index: int) -> DecoderLayer:
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
-            qkv_bias=False,
-            out_bias=False,
-            stored="fused",
-            dtype=dtype,
-        )
+        attention = dense_attention(config, index, dtype, stored="fused")
         mlp = GatedMLP(hidden, config.intermediate_size, bias=False, fused=True, dtype=dtype)
         return DecoderLayer(attention, mlp, hidden, config.norm_eps, dtype=dtype)
 

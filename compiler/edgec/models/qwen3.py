@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.blocks import Attention, DecoderLayer, GatedMLP
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
+from edgec.models.blocks import DecoderLayer, GatedMLP
+from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 
 if TYPE_CHECKING:
@@ -42,16 +42,13 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden = config.hidden_size
 
     def layer(index: int) -> DecoderLayer:
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
+        attention = dense_attention(
+            config,
+            index,
+            dtype,
             qkv_bias=config.attention_bias,
             out_bias=config.attention_bias,
             head_norm_eps=config.norm_eps,
-            dtype=dtype,
         )
         mlp = GatedMLP(hidden, config.intermediate_size, bias=False, dtype=dtype)
         return DecoderLayer(attention, mlp, hidden, config.norm_eps, dtype=dtype)

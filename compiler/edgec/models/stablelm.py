@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.models.blocks import Attention, DecoderLayer, GatedMLP, LayerNorm, ParallelLayer
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
+from edgec.models.blocks import DecoderLayer, GatedMLP, LayerNorm, ParallelLayer
+from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader
 
 if TYPE_CHECKING:
@@ -48,16 +48,7 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden, eps = config.hidden_size, config.norm_eps
 
     def layer(index: int) -> DecoderLayer | ParallelLayer:
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
-            qkv_bias=config.qkv_bias,
-            out_bias=False,
-            dtype=dtype,
-        )
+        attention = dense_attention(config, index, dtype, qkv_bias=config.qkv_bias)
         mlp = GatedMLP(hidden, config.intermediate_size, bias=False, dtype=dtype)
         if not config.parallel:
             return DecoderLayer(attention, mlp, hidden, eps, norm=LayerNorm, dtype=dtype)
