@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
-from edgec.models.blocks import Attention, Decoder, DecoderLayer, GatedMLP
+from edgec.models.blocks import Decoder, DecoderLayer, GatedMLP
 from edgec.models.causal_lm import CausalLM
-from edgec.models.dense import DenseConfig, dense_fields, dense_model
+from edgec.models.dense import DenseConfig, dense_attention, dense_fields, dense_model
 from edgec.models.hf_config import ConfigReader, language_config
 from edgec.models.images import DEFAULT_SIZE
 from edgec.models.mrope import MARKERS, MRope, RotatingCache, image_markers
@@ -210,16 +210,7 @@ def build(config: Config, dtype: str) -> CausalLM:
     hidden = config.hidden_size
 
     def layer(index: int) -> DecoderLayer:
-        attention = Attention(
-            hidden,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            layer=index,
-            qkv_bias=True,
-            out_bias=False,
-            dtype=dtype,
-        )
+        attention = dense_attention(config, index, dtype, qkv_bias=True)
         mlp = GatedMLP(hidden, config.intermediate_size, bias=False, dtype=dtype)
         return DecoderLayer(attention, mlp, hidden, config.norm_eps, dtype=dtype)
 
