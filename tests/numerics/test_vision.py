@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
+from edgec.checkpoints import open_checkpoint
+from edgec.verification.reference import from_checkpoint
 from numerics.family_case import FLOAT32
 from numerics.tiny_models import CHUNK
-from numerics.vision_case import SIDE, VisionCase, built_case
+from numerics.vision_case import (
+    SIDE,
+    VisionCase,
+    built_case,
+    picture,
+    pixel_values,
+    save_model,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -17,14 +31,15 @@ TEXT: list[int | str] = [3, 8, 1, 9, 27, 31, 200, 11, 4]
 
 
 @pytest.fixture(scope="module", params=["q0f32", "q4f32_1"])
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionCase:
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionCase:
     folder, out = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
     return built_case(folder, out, request.param)
 
 
-@pytest.fixture(autouse=True)
-def _no_sequences(case: VisionCase) -> None:
-    case.engine.clear()
+@pytest.fixture
+def case(built: VisionCase) -> VisionCase:
+    built.engine.clear()
+    return built
 
 
 def expect(found: np.ndarray, reference: np.ndarray) -> None:
@@ -99,3 +114,19 @@ def test_forks_and_tokens_taken_back(case: VisionCase) -> None:
     expect(case.engine.decode(1, 5), case.reference(longer)[-1])
     case.engine.pop(1, SIDE * SIDE + 3)
     expect(case.engine.prefill(1, tokens[-3:]), reference[-1])
+
+
+def test_the_reference_of_verification_is_the_same_model(tmp_path: Path) -> None:
+    """Checkpoints, and configs, have other names than transformers' model."""
+    import torch  # noqa: PLC0415 - only these tests need it
+
+    model = save_model(tmp_path)
+    found = from_checkpoint(open_checkpoint(str(tmp_path), tmp_path))
+    tokens = [7, 8, 9, 12]
+    expected = model(torch.tensor([tokens]), use_cache=False).logits[0].detach().numpy()
+    expect(found.logits(tokens), expected)
+    grid = torch.tensor([[1, 2 * SIDE, 2 * SIDE]])
+    with torch.inference_mode():
+        pixels = torch.from_numpy(pixel_values(picture(0)))
+        rows = model.model.get_image_features(pixels, grid).pooler_output[0].numpy()
+    expect(found.image_rows(picture(0)), rows)

@@ -103,7 +103,7 @@ def build(
         MappedWeights(outputs["pack"]),
         Capacity(sequences=BATCH, tokens=CONTEXT * BATCH, prefill_chunk=CHUNK),
     )
-    return Built(engine, _shipped(outputs))
+    return Built(engine, shipped_weights(outputs))
 
 
 def run_stages(
@@ -202,7 +202,8 @@ def library_of(
     )
 
 
-def _shipped(outputs: Mapping[str, Path]) -> dict[str, np.ndarray]:
+def shipped_weights(outputs: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """The weights that the stages packed, dequantized, under the checkpoint's names."""
     cache = TensorCache(outputs["pack"])
     weights: dict[str, np.ndarray] = {}
     with QuantizedCheckpoint(outputs["quantize"]) as quantized:

@@ -28,6 +28,7 @@ from edgec.artifacts.recognize import recognize_template
 from edgec.artifacts.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from edgec.artifacts.tokenizer_info import tokenizer_info
 from edgec.errors import CheckpointError, UsageError
+from edgec.models.images import ImageInput
 from edgec.models.window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -429,3 +430,15 @@ def test_a_damaged_conversation(broken: Any) -> None:
 def test_keys_of_other_builders_are_passed_over() -> None:
     content = {"roles": {"user": "u"}, "seps": [" "], "separator_style": "Two"}
     assert Conversation.from_chat_config({"conv_template": content}, "").seps == (" ",)
+
+
+def test_what_engines_compute_the_tokens_of_an_image_from() -> None:
+    image = ImageInput(size=448, patch=28, start_id=5, image_id=6, end_id=7)
+    fields = tinypy(image=image)["model_config"]
+    assert fields["vision_config"] == {"image_size": 448, "patch_size": 28}
+    # As the C++ engine computes it.
+    sides = fields["vision_config"]
+    assert sides["image_size"] ** 2 // sides["patch_size"] ** 2 == fields["mm_tokens_per_image"]
+    ids = [fields[f"{name}_token_id"] for name in ("vision_start", "image", "vision_end")]
+    assert ids == [5, 6, 7]
+    assert "vision_config" not in tinypy()["model_config"]

@@ -107,3 +107,22 @@ def test_a_plan_writes_no_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "cache" / "stages").exists() or not list(
         (tmp_path / "cache" / "stages").iterdir()
     )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "place", "what"),
+    [
+        ("tinypy", "image.size=448", "image.size", "takes no images"),
+        ("qwen25-vl-3b", "image.size=450", "image.size", "no multiple of 28"),
+        ("qwen25-vl-3b", "image.size=1036", "image.size", "1369 tokens, more than a prefill"),
+        ("qwen25-vl-3b", "context.length=100000", "image.size", "more than 256 images"),
+        ("qwen25-vl-3b", "context.sliding_window=512", "context.sliding_window", "forgets"),
+    ],
+)
+def test_images_that_cannot_be_right_are_refused(
+    recipe: str, change: str, place: str, what: str
+) -> None:
+    called = call("plan", recipe, "-w", "synthetic", "-t", "x86-64-v3", "-s", change)
+    assert called.code == 2
+    assert place in called.err
+    assert what in called.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ from edgec.runtime.pictures import Pictures, open_pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from typing_extensions import Self
 
 CONFIG = {
     "model_config": {"vision_start_token_id": 5, "image_token_id": 6, "vision_end_token_id": 7}

@@ -166,7 +166,9 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the check of kernels was asked; it opens an engine and finds nothing wrong."""
     asked: list[Any] = []
 
-    def check(open_engine: Any, references: Any, kernels: Any, tokens: Any) -> dict[str, Any]:
+    def check(
+        open_engine: Any, references: Any, kernels: Any, tokens: Any, **_: Any
+    ) -> dict[str, Any]:
         open_engine("observer")
         asked.append((references, list(kernels), list(tokens)))
         return {"checked": {}}

@@ -32,6 +32,8 @@ _PER_STEP = 16
 _PIECE = 32 << 10
 _NORM_DEVIATION = 0.05
 _BIAS_DEVIATION = 0.01
+# What names of norms have in them.
+_NORMS = ("norm", ".ln_")
 _MATRIX_DEVIATION = 0.02
 
 
@@ -109,7 +111,7 @@ def _distribution(info: TensorInfo) -> tuple[float, float]:
     """Mean and standard deviation of a tensor's values."""
     name = info.name.lower()
     if len(info.shape) == 1:
-        scales = "norm" in name and not name.endswith("bias")
+        scales = any(word in name for word in _NORMS) and not name.endswith("bias")
         return (1.0, _NORM_DEVIATION) if scales else (0.0, _BIAS_DEVIATION)
     # The matrices of experts may be stacked in one tensor; of others what follows are columns.
     columns = max(1, info.shape[-1] if "expert" in name else math.prod(info.shape[1:]))

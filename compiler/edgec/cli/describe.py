@@ -69,6 +69,14 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
     if paths := report.get("paths"):
         lines.append(("paths", paths_text(paths)))
+    if images := report.get("images"):
+        error, limit = images["max_error"], images["tolerance"]
+        lines.append(
+            (
+                "images",
+                f"embeddings {error:.1e} of the largest from the reference (limit {limit:g})",
+            )
+        )
     if kernels := report.get("kernels"):
         lines.append(("kernels", kernels_text(kernels, run.get("standin", "?"))))
     return lines

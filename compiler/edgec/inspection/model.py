@@ -142,7 +142,7 @@ def _build(config: dict[str, Any]) -> tuple[list[Parameter], dict[str, KVCacheSp
 def _exact(cache: KVCacheSpec, parameters: list[Parameter]) -> dict[str, Any]:
     """What the family made of the config, where that says nothing or says it in another way."""
     return {
-        "layers": cache.layers,
+        "layers": cache.layers - cache.helpers,
         "heads": cache.heads,
         "kv_heads": cache.kv_heads,
         "head_dim": cache.head_dim,

@@ -48,6 +48,7 @@ class KVCacheSpec:
         local_window: keys that a token sees in layers which ask for it, itself among them; all stay
             in the cache. None: in every layer a token sees all before it.
         rotates: whether the cache applies ``rope``; False: the model does, in its layers' own ways.
+        helpers: how many of the layers are none of the model's: what they hold helps others.
     """
 
     layers: int
@@ -59,6 +60,7 @@ class KVCacheSpec:
     soft_cap: float | None = None
     local_window: int | None = None
     rotates: bool = True
+    helpers: int = 0
 
     @property
     def plain(self) -> bool:
@@ -96,6 +98,7 @@ class KVCacheSpec:
             "soft_cap": self.soft_cap,
             "local_window": self.local_window,
             "rotates": self.rotates,
+            "helpers": self.helpers,
         }
 
     @classmethod

@@ -160,7 +160,9 @@ class VisionLanguageModel(CausalLM):
         super().__init__(*args, **options)
         self.visual = VisionTower(shape.vision, dtype=self.dtype)
         self.hidden_size += MARKERS
-        self.cache_spec = replace(self.cache_spec, layers=self.cache_spec.layers + 1, rotates=False)
+        self.cache_spec = replace(
+            self.cache_spec, layers=self.cache_spec.layers + 1, rotates=False, helpers=1
+        )
         self._sections = shape.sections
         self.image_size = DEFAULT_SIZE
 

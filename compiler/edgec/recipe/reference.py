@@ -22,6 +22,9 @@ context:
   prefill_chunk: 512
   max_batch_size: 1
 
+image:
+  size: # pixels, of a model that takes images; 448 by default
+
 quantization:
   scheme: q4f16_1
   method: rtn

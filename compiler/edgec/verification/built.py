@@ -154,4 +154,6 @@ class BuiltLibrary:
         def open_checked(observer: Observer) -> Engine:
             return self.open(_CHECKED_TOKENS, checked=True, observer=observer)
 
-        return check_kernels(open_checked, references, self.kernels, tokens)
+        return check_kernels(
+            open_checked, references, self.kernels, tokens, longest_image=self.extent.tokens or 0
+        )

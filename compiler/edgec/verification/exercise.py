@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgec.models.window import SlidingWindow
+from edgec.runtime.pictures import image_size
+from edgec.verification.images import drawn_picture, image_tokens
 from edgec.verification.steps import fresh_sequences
 
 if TYPE_CHECKING:
@@ -21,12 +23,14 @@ _SLIDES, _SLIDING = 13, 0  # tokens of a prefill, and the sequence's number
 _FORKED = 3  # tokens: a part of a page, which a fork has to copy
 
 
-def exercise(engine: Engine, tokens: Sequence[int]) -> Logits:
+def exercise(engine: Engine, tokens: Sequence[int], *, longest_image: int = 0) -> Logits:
     """Prefill 37 tokens and decode; in chunks; forked; sliding; 3 ragged sequences at once.
 
     Args:
         engine: without live sequences.
         tokens: to run it on; with fewer than 40 the prefill is shorter.
+        longest_image: also an image with tokens behind it, of a library that takes images, if one
+            has at most so many tokens.
 
     Returns:
         Logits ``(batch, vocab)`` of the last step.
@@ -35,6 +39,8 @@ def exercise(engine: Engine, tokens: Sequence[int]) -> Logits:
     prompt, more = list(tokens[:longest]), list(tokens[longest : longest + _DECODES])
     _decode(engine, prompt, more)
     _chunks(engine, prompt)
+    if 0 < image_tokens(engine) <= longest_image:
+        _image(engine, prompt)
     if engine.window is not None:
         _slide(engine, prompt, more)
     forked = min(_FORKED, engine.window.sinks) if engine.window else _FORKED
@@ -61,6 +67,12 @@ def _chunks(engine: Engine, prompt: list[int]) -> None:
             start += size
         if prompt[start:]:
             engine.all_logits(sequence, prompt[start:])
+
+
+def _image(engine: Engine, prompt: list[int]) -> None:
+    image = engine.embed_image(drawn_picture(image_size(engine.metadata)))
+    with fresh_sequences(engine, 1) as (sequence,):
+        engine.prefill(sequence, [*image.tokens(), *prompt[:2]])
 
 
 def _slide(engine: Engine, prompt: list[int], more: list[int]) -> None:

@@ -146,6 +146,8 @@ def check_kernels(
     references: References,
     kernels: Iterable[str],
     tokens: Sequence[int],
+    *,
+    longest_image: int = 0,
 ) -> dict[str, Any]:
     """Run a library on a few tokens, each kernel beside its reference.
 
@@ -154,6 +156,7 @@ def check_kernels(
         references: of its kernels.
         kernels: names of all kernels of the library.
         tokens: to run it on, at least 2.
+        longest_image: also on an image, if it has at most so many tokens.
 
     Returns:
         The section ``kernels`` of a report; see :meth:`KernelCheck.to_json`, and ``sampling``: the
@@ -164,7 +167,7 @@ def check_kernels(
     """
     check = KernelCheck(references)
     engine = open_engine(check)
-    logits = exercise(engine, tokens)
+    logits = exercise(engine, tokens, longest_image=longest_image)
     sampling = check_sampling(engine, logits)
     return {**check.to_json(kernels), "sampling": sampling}
 

@@ -19,6 +19,7 @@ from edgec.models.rope_at_length import config_at_length
 from edgec.runtime.threads import usable_cpus
 from edgec.verification.adaptation import adapt
 from edgec.verification.figures import BLOCK
+from edgec.verification.images import image_patches
 from edgec.verification.stacked_experts import checkpoint_tensors
 from edgec.verification.streaming import ATTENTION, Stream, register
 
@@ -83,6 +84,27 @@ class Reference:
             start += count
         assert start == len(ids), "the calls take all tokens"
         return np.concatenate(parts)
+
+    def image_rows(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """The embeddings of an image, of a model that takes images.
+
+        Args:
+            pixels: ``(size, size, 3)``; a multiple of what the model makes a token of.
+
+        Returns:
+            Float32 ``(tokens, hidden)``.
+        """
+        import torch  # noqa: PLC0415 - an extra
+
+        vision = self._model.config.vision_config
+        patches = image_patches(pixels, int(vision.patch_size), int(vision.spatial_merge_size))
+        side = len(pixels) // int(vision.patch_size)
+        with torch.inference_mode():
+            found = self._model.model.get_image_features(
+                torch.from_numpy(patches), torch.tensor([[1, side, side]])
+            )
+        rows: npt.NDArray[np.float32] = found.pooler_output[0].numpy()
+        return rows
 
     def _forward(self, ids: list[int]) -> Logits:
         import torch  # noqa: PLC0415 - an extra

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgec.errors import UsageError
 from edgec.verification.figures import rounded
+from edgec.verification.images import image_figures, image_tokens
 from edgec.verification.paths import path_errors
 from edgec.verification.statistics import Comparison
 from edgec.verification.steps import STEPS, all_logits, calls
@@ -96,7 +98,8 @@ def verify(
         ``tolerance``), ``quantizer`` (shipped weights against original) and ``total`` (artifact
         against original), as far as both models are there; and, if the artifact is, ``paths``:
         the figures of :func:`path_errors` on the first windows, with the ``tolerance``,
-        ``against`` ``shipped`` or, without that reference, the artifact's own ``all_logits``.
+        ``against`` ``shipped`` or, without that reference, the artifact's own ``all_logits``; and
+        ``images``, the figures of :func:`image_figures` against ``shipped``, if the model takes any.
 
     Raises:
         UsageError: a window is longer than the artifact's context.
@@ -128,6 +131,9 @@ def verify(
     if engine is not None:
         progress.note("comparing prefill, decode and batches")
         report["paths"] = _compare_paths(engine, shipped, tested, progress, window)
+        if shipped is not None and 0 < image_tokens(engine) <= (extent.tokens or math.inf):
+            progress.note("comparing an image")
+            report["images"] = image_figures(cast("Any", engine), cast("Any", shipped), dtype)
     for section in {"compiler", "paths"} & report.keys():
         figures = report[section]
         figures["tolerance"] = rounded(tolerance(dtype, figures["logit_scale"]))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgec.verification.run import Report
 
 _WAYS = (*STEPS, "batch")
+_REMEDY = "this is a defect of the compiler: report it with the recipe and the target"
 
 
 class Quality(Protocol):
@@ -46,6 +47,16 @@ def check_agreement(report: Report) -> None:
         figures = report["paths"]
         other = SHIPPED if figures["against"] == "shipped" else "its own logits of a whole prefill"
         found += [(f"({way})", figures[way], other, figures["tolerance"]) for way in _WAYS]
+    if (
+        "images" in report
+        and not (figures := report["images"])["max_error"] <= figures["tolerance"]
+    ):
+        raise VerificationError(
+            f"its embeddings of an image differ from {SHIPPED} by {figures['max_error']:.6g} of the"
+            f" largest, more than the {figures['tolerance']:.6g} that rounding explains",
+            where=ARTIFACT,
+            remedy=_REMEDY,
+        )
     broken = [
         f"its logits {what} differ from {other} by {error:.6g}, more than the {limit:.6g} that"
         " rounding explains"
@@ -56,7 +67,7 @@ def check_agreement(report: Report) -> None:
         raise VerificationError(
             ", and ".join(broken),
             where=ARTIFACT,
-            remedy="this is a defect of the compiler: report it with the recipe and the target",
+            remedy=_REMEDY,
         )
 
 

@@ -184,6 +184,9 @@ def _reference_rows(report: Mapping[str, Any] | None) -> list[Row]:
             _row(f"text, {label}", _SHIPPED[paths["against"]], paths[way], paths["tolerance"])
             for way, label in _WAYS.items()
         ]
+    if images := report.get("images"):
+        name = f"image of {images['tokens']} tokens, relative"
+        rows.append(_row(name, _SHIPPED["shipped"], images["max_error"], images["tolerance"]))
     return rows
 
 
