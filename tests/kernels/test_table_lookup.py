@@ -15,6 +15,7 @@ import tvm  # noqa: E402
 from tvm import te  # noqa: E402
 
 from edgec.passes.table_lookup import lookup  # noqa: E402
+from kernels.test_gpu_linear import in_words  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ PARTS = [(37,), (16, 21), (8, 8, 8, 3)]
 GAP = 5  # rows after each part that are none of the table's
 
 
-def _library(rows: tuple[int, ...], bits: int, dtype: str) -> Any:
+def _library(rows: tuple[int, ...], bits: int, dtype: str, *, points: bool) -> Any:
     count = te.var("n", "int64")
     ids = te.placeholder((count,), "int32", "ids")
     parts = []
@@ -33,6 +34,8 @@ def _library(rows: tuple[int, ...], bits: int, dtype: str) -> Any:
             continue
         words = te.placeholder((n, COLUMNS * bits // 32), "uint32", f"words{index}")
         parts.append([words, te.placeholder((n, COLUMNS // GROUP), dtype, f"scales{index}")])
+        if points:
+            parts[-1].append(te.placeholder((n, 1), "uint32", f"zeros{index}"))
     out = lookup(ids, parts, COLUMNS, dtype)
     function = te.create_prim_func([ids, *(tensor for part in parts for tensor in part), out])
     module = tvm.IRModule({"take": function.with_attr("global_symbol", "take")})
@@ -48,8 +51,10 @@ def _tensor(rows: np.ndarray) -> Any:
 
 @pytest.mark.parametrize("rows", PARTS)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("bits", [0, 4, 8])
-def test_rows_equal_float64(bits: int, dtype: str, rows: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("bits", "points"), [(0, False), (4, False), (8, False), (4, True), (8, True)]
+)
+def test_rows_equal_float64(bits: int, points: bool, dtype: str, rows: tuple[int, ...]) -> None:
     random = np.random.default_rng(bits)
     total = sum(rows)
     ends = np.cumsum(rows)[:-1]
@@ -59,17 +64,18 @@ def test_rows_equal_float64(bits: int, dtype: str, rows: tuple[int, ...]) -> Non
     else:
         codes = random.integers(0, 1 << bits, (total, COLUMNS)).astype(np.uint32)
         scales = random.uniform(-1.5, 1.5, (total, COLUMNS // GROUP)).astype(dtype)
-        words = np.zeros((total, COLUMNS * bits // 32), np.uint32)
-        for place in range(32 // bits):
-            words |= codes[:, place :: 32 // bits] << np.uint32(bits * place)
+        zeros = np.full(scales.shape, (1 << (bits - 1)) - 1)
+        if points:
+            zeros = random.integers(0, 1 << bits, scales.shape)
         wide = np.repeat(scales.astype(np.float64), GROUP, axis=1)
-        table = (codes - float((1 << (bits - 1)) - 1)) * wide
-        arrays = list(zip(np.split(words, ends), np.split(scales, ends), strict=True))
+        table = (codes.astype(np.float64) - np.repeat(zeros, GROUP, axis=1)) * wide
+        stored = [in_words(codes, bits), scales, *([in_words(zeros, bits)] if points else [])]
+        arrays = list(zip(*(np.split(item, ends) for item in stored), strict=True))
     borders = [int(end) + step for end in ends for step in (-1, 0, 1)]
     ids = np.array([0, total - 1, *borders, 5, 5, 1], np.int32)
 
     out = tvm.runtime.tensor(np.full((len(ids), COLUMNS), np.nan, dtype))
     tensors = [_tensor(np.ascontiguousarray(array)) for part in arrays for array in part]
-    _library(rows, bits, dtype)(tvm.runtime.tensor(ids), *tensors, out)
+    _library(rows, bits, dtype, points=points)(tvm.runtime.tensor(ids), *tensors, out)
     # A product is rounded once, to the type of the result: as numpy's cast does it.
     np.testing.assert_array_equal(out.numpy(), table[ids].astype(dtype))

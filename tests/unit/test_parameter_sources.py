@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quantization_fakes import ArrayCheckpoint, Counter
 
+from edgec.checkpoints.codes import CodesForm
 from edgec.errors import CheckpointError
 from edgec.models.parameters import Parameter, Source
 from edgec.quantization import run
@@ -107,7 +108,9 @@ def test_a_bad_row_is_named_as_the_checkpoint_has_it(tmp_path: Path) -> None:
         )
 
 
-def test_the_order_is_kept_in_the_model_file(tmp_path: Path) -> None:
+def test_the_order_and_the_codes_are_kept_in_the_model_file(tmp_path: Path) -> None:
     parameter = Parameter("w", (6, 2), "linear", (Source("qkv", (6, 2), (2, 3), 1.0),))
-    ModelFile("gpt_neox", {}, (parameter,), ()).write(tmp_path)
+    codes = {"qkv": CodesForm(4, 128, "float16", zeros=True)}
+    ModelFile("gpt_neox", {}, (parameter,), (), codes).write(tmp_path)
     assert ModelFile.read(tmp_path).parameters == (parameter,)
+    assert ModelFile.read(tmp_path).codes == codes

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from edgec.artifacts.layout import LIBRARY_FACTS
+from edgec.checkpoints import CodesForm, expected_forms
+from edgec.checkpoints.gguf.file import GgufFile
+from edgec.checkpoints.gguf.tokenizer import write_tokenizer
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.models.parameters import Parameter, Source
 from edgec.models.rope import Rope
@@ -20,6 +23,7 @@ from edgec.pipeline.store import Store
 from edgec.recipe import find_recipe, load_recipe
 from edgec.stages.model_file import ModelFile
 from edgec.target import load_target
+from fuzz_parsers import PARSERS
 
 PARAMETERS = [
     Parameter("embed.weight", (100, 64), "embedding", (Source("e", (100, 64)),)),
@@ -142,6 +146,50 @@ def test_what_was_compiled_is_counted(look: Look, compiled: Path, checked: Path)
 def test_the_tokenizers_size_is_known_before_any_stage_ran(look: Look, checked: Path) -> None:
     tokenizer = find_recipe("tinypy").parent / "tinypy" / "tokenizer.json"
     assert look().artifact > tokenizer.stat().st_size
+
+
+def test_the_tokenizer_in_a_gguf_file_is_counted(look: Look, tmp_path: Path) -> None:
+    raw = PARSERS["gguf"].seeds()[0]["model.gguf"]
+    (tmp_path / "model.gguf").write_bytes(raw)
+    found = look(
+        *(f"model.source={tmp_path / 'model.gguf'}", "context.length=100"),
+        *("quality.window=64", "context.prefill_chunk=64"),
+    )
+    metadata = GgufFile(tmp_path / "model.gguf").metadata
+    write_tokenizer(metadata, tmp_path, "model.gguf")
+    made = sum(
+        (tmp_path / name).stat().st_size for name in ("tokenizer.json", "tokenizer_config.json")
+    )
+    assert made > 5_000
+    assert found.artifact == found.memory.weights + made
+
+
+def test_zero_points_that_the_checkpoint_has_are_counted(look: Look, checked: Path) -> None:
+    codes = {"l": CodesForm(4, 128, "float16", zeros=True)}
+    ModelFile("llama", {}, (), ("tokenizer.json",), codes).write(checked)
+    found = look(stored={"checkpoint": checked})
+    numbers = 64 * 64
+    assert found.weights[1] == WeightGroup(
+        # Two groups in a row, whose zero points take one word.
+        *("4 bits in groups of 32, with zero points", 1, numbers),
+        numbers // 2 + numbers // 32 * 4 + 64 * 4,
+    )
+
+
+def test_what_the_config_of_a_model_on_the_hub_lets_expect() -> None:
+    awq = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    gptq = {"quant_method": "gptq", "bits": 8, "group_size": 64, "sym": False}
+    with_zeros = {"l": CodesForm(4, 128, "float16", zeros=True)}
+    for section, forms in (
+        (awq, with_zeros),
+        (gptq, {"l": CodesForm(8, 64, "float16", zeros=True)}),
+        ({**gptq, "sym": True}, {"l": CodesForm(8, 64, "float16")}),
+        ({**gptq, "desc_act": True}, {}),
+        ({"quant_method": "fp8"}, {}),
+        ({"quant_method": "unheard-of"}, {}),
+        (None, {}),
+    ):
+        assert expected_forms({"quantization_config": section}, PARAMETERS) == forms
 
 
 def test_a_broken_budget(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ def code_forms(checkpoint: Checkpoint, parameters: Sequence[Parameter]) -> dict[
     """The forms of the tensors that can be taken over, by name. Reads zero points and no codes.
 
     Args:
-        checkpoint: that has all of the parameters' sources.
+        checkpoint: the weights.
         parameters: of the model.
 
     Raises:
@@ -27,10 +27,12 @@ def code_forms(checkpoint: Checkpoint, parameters: Sequence[Parameter]) -> dict[
     """
     if not isinstance(checkpoint, HasCodes):
         return {}
+    there = set(checkpoint.names())
     found = {
         source.name: checkpoint.codes(source.name)
         for parameter in parameters
         for source in parameter.sources
+        if source.name in there
     }
     return {name: form for name, form in found.items() if form is not None}
 

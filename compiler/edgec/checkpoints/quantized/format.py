@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgec.checkpoints.codes import CodesForm
+    from edgec.checkpoints.codes import Codes, CodesForm
     from edgec.checkpoints.quantized.stored import Stored
 
 
@@ -36,6 +36,21 @@ class Restored(Protocol):
 
         Raises:
             CheckpointError: reading failed, or a scale isn't finite.
+        """
+
+
+@runtime_checkable
+class Coded(Protocol):
+    """What a restored tensor has beside :class:`Restored` if its codes can be taken over."""
+
+    def form(self) -> CodesForm | None:
+        """Their form; None where they can't be."""
+
+    def code_rows(self, start: int, stop: int) -> Codes:
+        """Rows ``[start, stop)`` of the codes; asked for only if there is a form.
+
+        Raises:
+            CheckpointError: reading failed.
         """
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from edgec.checkpoints.checkpoint import Checkpoint, RowReader, TensorInfo, row_span
 from edgec.checkpoints.folder import FolderCheckpoint, read_config
+from edgec.checkpoints.quantized.format import Coded
 from edgec.checkpoints.quantized.formats import read_format
-from edgec.checkpoints.quantized.grouped import Grouped
 from edgec.checkpoints.quantized.stored import Stored
 from edgec.errors import CheckpointError
 
@@ -91,12 +91,12 @@ class RestoredCheckpoint(RowReader):
         if name not in self._sorted_out()[1].restored:
             return None
         tensor = self._tensor(name)
-        return tensor.form() if isinstance(tensor, Grouped) else None
+        return tensor.form() if isinstance(tensor, Coded) else None
 
     def code_rows(self, name: str, start: int, stop: int) -> Codes:
         """Rows of the codes; see :meth:`edgec.checkpoints.codes.HasCodes.code_rows`."""
         tensor = self._tensor(name)
-        assert isinstance(tensor, Grouped), name
+        assert isinstance(tensor, Coded), name
         return tensor.code_rows(start, stop)
 
     def files(self) -> list[Path]:
