@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from caches import cache_in
-from edgec import resources
 from edgec.artifacts.artifact import Artifact, open_artifact
 from edgec.emitters.kernel_code import text_file
 from edgec.errors import VerificationError
@@ -25,7 +24,7 @@ from edgec.runtime.tokenizer import Tokenizer
 from edgec.target import list_targets, load_target
 from edgec.verification import repeat
 from endtoend.command import edgec
-from numerics.tiny_models import save_random_model
+from endtoend.small_model import SMALL, write_small_model
 from standin_tools import needs
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ pytestmark = [
     *(needs(name) for name in ("clang++", "cxx", "lld", "qemu-aarch64", "aarch64-linux-gnu-g++")),
 ]
 
-SMALL, SHIPPED = "small", "tinypy"
+SHIPPED = "tinypy"
 HOST = "host"
 # The code of webgpu with other limits, and the variant that the tests of browsers run whole.
 ELSEWHERE = {"webgpu-mobile", "webgpu-f32"}
@@ -56,16 +55,6 @@ COMPILED_ONCE = {"cuda", "jetson-thor"}
 WORKERS = 2
 LETTERS = 64  # tokens of greedy text
 
-SMALL_RECIPE = """
-schema: edgec.recipe/v1
-name: small
-model: {source: model}
-context: {length: 128, prefill_chunk: 64, max_batch_size: 4}
-quantization: {scheme: q4f16_1}
-targets: [host]
-quality: {text: text.py, tokens: 48, window: 48}
-chat: {template: completion}
-"""
 # On so few tokens, figures of quality say little.
 FEW = {
     "quantization.scheme": "q4f16_1",
@@ -98,28 +87,8 @@ Built: TypeAlias = Callable[[Case], Artifact]
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the small model and its recipe; its cache is this process's, too."""
-    from transformers import LlamaConfig  # noqa: PLC0415 - only this fixture needs it
-
     folder = tmp_path_factory.mktemp("work")
-    shipped = resources.folder("recipes") / SHIPPED
-    vocabulary = json.loads((shipped / "config.json").read_text())["vocab_size"]
-    # Layers of equal sizes share their kernels.
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        vocab_size=vocabulary,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    save_random_model(config, folder / "model", seed=0)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(shipped / name, folder / "model")
-    (folder / "text.py").write_text("def add(left, right):\n    return left + right\n" * 20)
-    (folder / f"{SMALL}.yaml").write_text(SMALL_RECIPE)
+    write_small_model(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEC_CACHE", str(cache_in(folder)))
         yield folder
