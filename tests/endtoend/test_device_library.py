@@ -9,6 +9,7 @@ import pytest
 
 from edgec.artifacts.artifact import open_artifact
 from endtoend.command import edgec
+from endtoend.small_model import SMALL, write_small_model
 from standin_tools import needs
 
 if TYPE_CHECKING:
@@ -20,20 +21,20 @@ pytestmark = [
 ]
 
 TARGET = "android-adreno"
+FOLDER = f"artifacts/{SMALL}/{TARGET}"
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which tinypy was built for a phone; without a text that takes half the time."""
+    """A folder in which a small model was built for a phone, without a text."""
     folder = tmp_path_factory.mktemp("phone")
-    settings = ("quantization.scheme=q4f16_1", "quality=null")
-    overrides = [word for setting in settings for word in ("-s", setting)]
-    edgec(folder, "build", "tinypy", "-t", TARGET, *overrides)
+    write_small_model(folder)
+    edgec(folder, "build", f"{SMALL}.yaml", "-t", TARGET, "-s", "quality=null")
     return folder
 
 
 def test_every_kernel_was_checked_alone(built: Path) -> None:
-    artifact = open_artifact(built / "artifacts/tinypy" / TARGET)
+    artifact = open_artifact(built / FOLDER)
     kernels = artifact.report["kernels"]
     named = kernels["checked"].keys() | kernels["unchecked"].keys() | set(kernels["not_called"])
     assert named == artifact.manifest["kernels"]["by_name"].keys()
@@ -42,8 +43,8 @@ def test_every_kernel_was_checked_alone(built: Path) -> None:
 
 
 def test_verify_repeats_the_check_from_the_artifact_alone(built: Path) -> None:
-    done: dict[str, Any] = json.loads(edgec(built, "verify", "tinypy", "--json"))
-    report = open_artifact(built / "artifacts/tinypy" / TARGET).report
+    done: dict[str, Any] = json.loads(edgec(built, "verify", FOLDER, "--json"))
+    report = open_artifact(built / FOLDER).report
     assert done["standin"] == "emulator"
     assert done["kernels"]["checked"].keys() == report["kernels"]["checked"].keys()
     assert max(done["golden"]["artifact"].values()) <= done["golden"]["tolerance"]
@@ -60,12 +61,12 @@ def test_verify_repeats_the_check_from_the_artifact_alone(built: Path) -> None:
 def test_a_stand_in_for_other_libraries_says_so(
     built: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
-    said = json.loads(edgec(built, "verify", "tinypy", *arguments, "--json", code=code))
+    said = json.loads(edgec(built, "verify", FOLDER, *arguments, "--json", code=code))
     assert message in f"{said['what']}; {said['remedy']}"
 
 
 def test_inspect_shows_every_form_of_the_library(built: Path) -> None:
-    folder = built / "artifacts/tinypy" / TARGET
+    folder = built / FOLDER
     shown = json.loads(edgec(built, "inspect", str(folder), "--json"))["library"]
     assert shown["facts"]["load_alignment"] == 16384
     assert shown["largest"]["threads"]["value"] <= shown["largest"]["threads"]["limit"]
@@ -73,5 +74,5 @@ def test_inspect_shows_every_form_of_the_library(built: Path) -> None:
         (library,) = json.loads(edgec(built, "inspect", str(folder / "lib" / name), "--json"))[
             "libraries"
         ]
-        assert library["facts"]["prefix"] == "tinypy_q4f16_1_"
+        assert library["facts"]["prefix"] == "small_q4f16_1_"
         assert library["facts"]["kernels"] == shown["facts"]["kernels"]

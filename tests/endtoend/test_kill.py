@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 # Twenty take some minutes; `EDGEC_KILLS=20 pytest tests/endtoend/test_kill.py -s` shows them.
 KILLS = int(os.environ.get("EDGEC_KILLS", "4"))
-LONGEST_S = 9.0
+LONGEST_S = 6.0
 
 
 def _command(out: Path) -> list[str]:

@@ -11,7 +11,7 @@ from edgec.libraries.device import DeviceModule, KernelInfo
 from edgec.standins.emulation.dialect import find_dialect
 from edgec.standins.emulation.extents import Extents, slots
 from edgec.standins.emulation.opencl import piece, translate
-from edgec.standins.emulation.signature import read_only_handles
+from edgec.standins.emulation.signature import index_handles, read_only_handles
 from edgec.standins.faults import KernelFault
 
 TEXT = """\
@@ -40,6 +40,20 @@ def test_const_buffers(text: str, expected: set[int]) -> None:
 def test_const_counts_handles_not_parameters() -> None:
     text = "void f(int n, int* x, const int* y)"
     assert read_only_handles(text, "f", ["int32", "handle", "handle"]) == {2}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("void f(__global int* restrict x, __global half* y, int n)", {0}),
+        ("void f(device const float* x [[buffer(0)]], device int* y [[buffer(1)]], int n)", {1}),
+        ("void f(uint* __restrict__ x, unsigned int* y, int n)", {1}),
+        ("void f(float4* x, __global uint* y, int n)", set()),
+        ("void f(__global long* x, __global const int64_t* y, int n)", {0, 1}),
+    ],
+)
+def test_buffers_of_signed_integers(text: str, expected: set[int]) -> None:
+    assert index_handles(text, "f", ["handle", "handle", "int32"]) == expected
 
 
 def test_pieces_of_the_text() -> None:
