@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tvm import relax  # noqa: E402
 
 from edgec.models import llama  # noqa: E402
 from edgec.passes.fuse_add_norm import FuseAddNorm  # noqa: E402
-from edgec.scheduling.kernels.gpu_norm import Norm, rms_norm  # noqa: E402
+from edgec.scheduling.kernels.gpu_norm import Norm, norm_of_rows  # noqa: E402
 from kernels.gpu_functions import (  # noqa: E402
     BROWSER,
     IPHONE,
@@ -38,10 +39,13 @@ EPSILON = 1e-5
 Array = npt.NDArray[Any]
 
 
-def exact(x: Array, weight: Array) -> Array:
+def exact(x: Array, weight: Array, *bias: Array) -> Array:
+    """An RMS norm, or with a bias a layer norm."""
     wide = x.astype(np.float64)
+    if bias:
+        wide = wide - wide.mean(-1, keepdims=True)
     scale = 1 / np.sqrt((wide**2).mean(-1, keepdims=True) + EPSILON)
-    return wide * scale * weight.astype(np.float64)
+    return sum((item.astype(np.float64) for item in bias), wide * scale * weight.astype(np.float64))
 
 
 class TestKernel:
@@ -49,58 +53,68 @@ class TestKernel:
 
     @pytest.mark.parametrize("dtype", ["float32", "float16"])
     @pytest.mark.parametrize("shape", [(1, 1, 256), (3, 5, 100), (7, 3072), (2, 1, 2049)])
-    @pytest.mark.parametrize("target", [PHONE, SMALL, IPHONE, JETSON], ids=lambda t: t["kind"])
+    @pytest.mark.parametrize(
+        ("target", "centered"),
+        [*((target, False) for target in (PHONE, SMALL, IPHONE, JETSON)), (SMALL, True)],
+        ids=lambda value: value["kind"] if isinstance(value, dict) else ("rms", "layer")[value],
+    )
     def test_equals_float64(
-        self, shape: tuple[int, ...], dtype: str, target: dict[str, Any]
+        self, shape: tuple[int, ...], dtype: str, target: dict[str, Any], centered: bool
     ) -> None:
         generator = np.random.default_rng(0)
-        x, addend = (generator.normal(0, 2, shape).astype(dtype) for _ in range(2))
+        # Far from 0, where a layer norm's variance is a small part of the squares.
+        middle = 8 * centered
+        x, addend = (generator.normal(middle, 2, shape).astype(dtype) for _ in range(2))
         weight = generator.normal(1, 0.1, shape[-1]).astype(dtype)
+        learned = [weight, generator.normal(0, 1, shape[-1]).astype(dtype)][: 1 + centered]
         empty = np.full(shape, np.nan, dtype)
-        # Largest value about 4; half an ulp of it in float16, several in float32.
-        tolerance = 4 * (2**-11 if dtype == "float16" else 2**-22)
+        # Largest value about 4, of layer norms 8; half an ulp of it in float16, several in float32.
+        tolerance = (8 if centered else 4) * (2**-11 if dtype == "float16" else 2**-22)
 
         def run(norm: Norm, *arguments: Array) -> list[Any]:
-            return call(rms_norm(norm, limits(target)), target, *arguments)
+            return call(norm_of_rows(norm, limits(target)), target, *arguments)
 
-        size, leading = shape[-1], len(shape) - 1
-        alone = Norm(size, dtype, EPSILON, leading=leading)
-        y = run(alone, x, weight, empty)[-1]
-        np.testing.assert_allclose(y, exact(x, weight), rtol=0, atol=tolerance)
+        alone = Norm(shape[-1], dtype, EPSILON, centered=centered, leading=len(shape) - 1)
+        y = run(alone, x, *learned, empty)[-1]
+        np.testing.assert_allclose(y, exact(x, *learned), rtol=0, atol=tolerance)
         total = x + addend
-        added = Norm(size, dtype, EPSILON, adds=True, leading=leading)
-        y = run(added, x, addend, weight, empty)[-1]
-        np.testing.assert_allclose(y, exact(total, weight), rtol=0, atol=tolerance)
-        both = Norm(size, dtype, EPSILON, adds=True, keeps_sum=True, leading=leading)
-        *_, stored, y = run(both, x, addend, weight, empty, empty)
+        y = run(replace(alone, adds=True), x, addend, *learned, empty)[-1]
+        np.testing.assert_allclose(y, exact(total, *learned), rtol=0, atol=tolerance)
+        both = replace(alone, adds=True, keeps_sum=True)
+        *_, stored, y = run(both, x, addend, *learned, empty, empty)
         np.testing.assert_array_equal(stored, total)
-        np.testing.assert_allclose(y, exact(total, weight), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(y, exact(total, *learned), rtol=0, atol=tolerance)
 
-    def test_rows_too_long_for_registers(self) -> None:
+    @pytest.mark.parametrize("centered", [False, True], ids=["rms", "layer"])
+    def test_rows_too_long_for_registers(self, centered: bool) -> None:
         shape = (2, 12_288)
         generator = np.random.default_rng(0)
         x, addend = (generator.normal(0, 2, shape).astype(np.float32) for _ in range(2))
-        weight = np.ones(shape[-1], np.float32)
+        learned = [np.ones(shape[-1], np.float32)] * (1 + centered)
         empty = np.full(shape, np.nan, np.float32)
-        norm = Norm(shape[-1], "float32", EPSILON, adds=True, keeps_sum=True, leading=1)
-        *_, stored, y = call(rms_norm(norm, limits(SMALL)), SMALL, x, addend, weight, empty, empty)
+        norm = Norm(shape[-1], "float32", EPSILON, centered=centered, leading=1)
+        kernel = norm_of_rows(replace(norm, adds=True, keeps_sum=True), limits(SMALL))
+        *_, stored, y = call(kernel, SMALL, x, addend, *learned, empty, empty)
         np.testing.assert_array_equal(stored, x + addend)
-        np.testing.assert_allclose(y, exact(x + addend, weight), rtol=0, atol=4e-6)
+        np.testing.assert_allclose(y, exact(x + addend, *learned), rtol=0, atol=4e-6)
 
-    def test_lanes_race_for_nothing(self) -> None:
+    @pytest.mark.parametrize("centered", [False, True], ids=["rms", "layer"])
+    def test_lanes_race_for_nothing(self, centered: bool) -> None:
         x = np.ones((2, 3, 100), np.float32)
-        norm = Norm(100, "float32", EPSILON, adds=True, keeps_sum=True)
+        norm = Norm(100, "float32", EPSILON, centered=centered, adds=True, keeps_sum=True)
         empty = np.full_like(x, np.nan)
-        arguments = (x, x, x[0, 0], empty, empty)
-        *_, y = call(rms_norm(norm, limits(SMALL)), SMALL, *arguments, checked=True)
+        learned = [x[0, 0]] * (1 + centered)
+        arguments = (x, x, *learned, empty, empty)
+        *_, y = call(norm_of_rows(norm, limits(SMALL)), SMALL, *arguments, checked=True)
+        # One is the mean's multiple, or the bias.
         np.testing.assert_allclose(y, 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", [PHONE, IPHONE, JETSON, BROWSER], ids=lambda t: t["kind"])
 def test_kernels_compile_for_every_platform(target: dict[str, Any]) -> None:
-    for dtype in ("float16", "float32"):
-        norm = Norm(2048, dtype, EPSILON, adds=True, keeps_sum=True)
-        assert not slow_types(source(rms_norm(norm, limits(target)), target))
+    for dtype, centered in (("float16", False), ("float32", True)):
+        norm = Norm(2048, dtype, EPSILON, centered=centered, adds=True, keeps_sum=True)
+        assert not slow_types(source(norm_of_rows(norm, limits(target)), target))
 
 
 def function(body: Any, names: str = "abc") -> Any:
@@ -182,6 +196,21 @@ def test_addition_that_broadcasts_stays() -> None:
         return [norm_of(builder.emit(relax.op.add(a, weight)), weight)]
 
     assert fused(function(body)) == (["relax.add"], ["rms_norm_64"])
+
+
+def test_layer_norms_have_kernels_too() -> None:
+    def layer_norm(x: Any, weight: Any) -> Any:
+        return relax.op.nn.layer_norm(x, weight, weight, axes=[-1], epsilon=EPSILON)
+
+    def body(builder: Any, a: Any, b: Any, c: Any, weight: Any) -> list[Any]:
+        total = builder.emit(relax.op.add(a, b))
+        y = builder.emit(layer_norm(total, weight))
+        return [layer_norm(relax.op.add(y, c), weight), relax.op.multiply(total, c)]
+
+    assert fused(function(body)) == (
+        ["relax.multiply"],
+        ["add_layer_norm_64", "layer_norm_of_sum_64"],
+    )
 
 
 def test_layers_of_a_model_share_three_kernels() -> None:

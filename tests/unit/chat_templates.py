@@ -213,7 +213,7 @@ PUBLISHED: dict[str, Published] = {
     "Llama 3.2": Published(
         "llama-3.1", _LLAMA31, _LLAMA3_TOKENS, "<|begin_of_text|>", "<|eot_id|>"
     ),
-    "Qwen2": Published("chatml", _chatml("You are a helpful assistant."), _IM, "", "<|im_end|>"),
+    "Qwen2": Published("qwen2", _chatml("You are a helpful assistant."), _IM, "", "<|im_end|>"),
     "MiniCPM4": Published(
         "chatml",
         "{% for message in messages %}" + _CHATML + "{% endfor %}" + _CHATML_END,

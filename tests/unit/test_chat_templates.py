@@ -70,7 +70,9 @@ def make_files(published: Published, folder: Path) -> TokenizerFiles:
     return TokenizerFiles(("tokenizer.json",), content, config, published.jinja)
 
 
-def our_format(files: TokenizerFiles, template: str | None = None) -> Conversation:
+def our_format(
+    files: TokenizerFiles, template: str | None = None, *, always_system: bool = False
+) -> Conversation:
     config: dict[str, Any] = build_chat_config(
         model_type="any",
         quantization="q0f32",
@@ -82,6 +84,7 @@ def our_format(files: TokenizerFiles, template: str | None = None) -> Conversati
         max_batch_size=1,
         generation={},
         template=template,
+        always_system=always_system,
     )
     return Conversation.from_chat_config(config, "test")
 
@@ -104,18 +107,36 @@ def test_text_and_tokens_are_those_of_the_model(model: str, tmp_path: Path) -> N
     ours = our_format(make_files(published, tmp_path))
     tokenizer = Tokenizer(tmp_path)
     for messages in conversations(published):
-        asked = messages
-        if messages[0].role != "system" and model in WITHOUT_DEFAULT:
-            # Engines on phones write the system's marker always, so ours has a message for it.
-            asked = [Message("system", ""), *messages]
         text = by_jinja(published, messages)
-        assert (published.bos if ours.system_prefix_token_ids else "") + render(ours, asked) == text
-        assert chat_prompt(tokenizer, ours, asked) == tokenizer.encode(text)
+        begin = published.bos if ours.system_prefix_token_ids else ""
+        assert begin + render(ours, messages) == text
+        assert chat_prompt(tokenizer, ours, messages) == tokenizer.encode(text)
 
 
-WITHOUT_DEFAULT = {"Llama 3", "MiniCPM4", "Qwen3", "Phi-3.5", "Phi-4-mini", "TinyLlama"} | {
-    "StableLM 2 Zephyr"
-}
+@EACH
+def test_engines_that_always_write_the_system_text_have_a_message_for_it(
+    model: str, tmp_path: Path
+) -> None:
+    published = PUBLISHED[model]
+    files = make_files(published, tmp_path)
+    usual, always = our_format(files), our_format(files, always_system=True)
+    assert usual.model_dump(exclude={"system_message"}) == always.model_dump(
+        exclude={"system_message"}
+    )
+    # What such an engine puts in front of a conversation has nothing empty between markers, except
+    # where the model's own template has that too or has no markers for it.
+    in_front = render(always.model_copy(update={"render_empty_system_message": True}), TALK[:1])
+    if always.system_message:
+        said = [Message("system", always.system_message), *TALK[:1]]
+        assert in_front == render(usual, said)
+    else:
+        assert published.name in WITHOUT_MARKERS
+    if usual.system_message:
+        assert always.system_message == usual.system_message
+
+
+# Llama 3.1 writes an empty system message itself.
+WITHOUT_MARKERS = {"llama-3.1", "gemma", "mistral", "mistral-v1", "minicpm", "redpajama"}
 
 
 @EACH

@@ -90,7 +90,7 @@ def test_an_empty_system_message(name: str) -> None:
 
 
 def test_the_system_message_of_the_format_is_the_default() -> None:
-    text = render(conversation("chatml"), TALK[:1])
+    text = render(conversation("qwen2"), TALK[:1])
     assert text.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_s")
 
 

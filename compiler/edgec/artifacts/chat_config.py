@@ -56,6 +56,7 @@ def chat_config(
     image: ImageInput | None = None,
     generation: Mapping[str, Any],
     template: str | None,
+    always_system: bool = False,
 ) -> dict[str, Any]:
     """The chat config of a model, with the tokenizer's files read from a folder.
 
@@ -72,6 +73,7 @@ def chat_config(
         image: what stands for an image in a prompt; None if the model takes none.
         generation: sampling defaults by name; those not given are off.
         template: name of the chat template; None to recognize it from the tokenizer's own.
+        always_system: whether it is for an engine that writes the system text without a message.
 
     Raises:
         CheckpointError: a file is damaged, or ids in it are impossible.
@@ -91,6 +93,7 @@ def chat_config(
         image=image,
         generation=generation,
         template=template,
+        always_system=always_system,
     )
 
 
@@ -108,10 +111,11 @@ def build_chat_config(
     image: ImageInput | None = None,
     generation: Mapping[str, Any],
     template: str | None,
+    always_system: bool = False,
 ) -> dict[str, Any]:
     """Like :func:`chat_config`, from content that was read before."""
     special = special_ids(config, generation_config, tokenizer.config, tokenizer.token_id)
-    conversation = _conversation(template, tokenizer, special)
+    conversation = _conversation(template, tokenizer, special, always_system=always_system)
     vocab_size = int(config["vocab_size"])
     used = {*conversation.stop_token_ids, *(conversation.system_prefix_token_ids or ())}
     _check_vocabulary(tokenizer, vocab_size)
@@ -154,7 +158,9 @@ def _image_fields(image: ImageInput) -> dict[str, Any]:
     }
 
 
-def _conversation(name: str | None, tokenizer: TokenizerFiles, special: SpecialIds) -> Conversation:
+def _conversation(
+    name: str | None, tokenizer: TokenizerFiles, special: SpecialIds, *, always_system: bool
+) -> Conversation:
     if name is None:
         name = recognize_template(tokenizer)
     template = load_template(name)
@@ -168,6 +174,7 @@ def _conversation(name: str | None, tokenizer: TokenizerFiles, special: SpecialI
         name,
         prefix,
         list(dict.fromkeys(stop for stop in stops if stop is not None)),
+        always_system=always_system,
     )
 
 

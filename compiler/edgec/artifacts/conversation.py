@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COMPLETION = "completion"
 SYSTEM_PLACEHOLDER = "{system_message}"
 FUNCTION_PLACEHOLDER = "{function_string}"
+ALWAYS_SYSTEM = frozenset({"android", "ios"})
+"""Platforms whose engine doesn't read ``render_empty_system_message``."""
 _ROLES = ("user", "assistant", "tool")
 _FOLDER = Path(__file__).resolve().parent / "conversations"
 _SUFFIX = ".yaml"
@@ -136,6 +138,9 @@ class ConversationTemplate(Section):
     )
     system_template: str = SYSTEM_PLACEHOLDER
     system_message: str = ""
+    stand_in_message: str = Field(
+        "", description="The system message for engines that write the system text without one."
+    )
     add_role_after_system_message: bool = True
     render_empty_system_message: bool = True
     roles: dict[str, str]
@@ -146,7 +151,12 @@ class ConversationTemplate(Section):
     strip_reasoning_in_history: bool = False
 
     def conversation(
-        self, name: str, prefix_ids: Sequence[int], stop_ids: Sequence[int]
+        self,
+        name: str,
+        prefix_ids: Sequence[int],
+        stop_ids: Sequence[int],
+        *,
+        always_system: bool = False,
     ) -> Conversation:
         """The form that engines read.
 
@@ -154,11 +164,14 @@ class ConversationTemplate(Section):
             name: of the template.
             prefix_ids: tokens before everything else.
             stop_ids: tokens that end an answer.
+            always_system: whether it is for an engine that writes the system text even if there is
+                no message, its markers around nothing.
         """
+        stand_in = self.stand_in_message if always_system else ""
         return Conversation(
             name=name,
             system_template=self.system_template,
-            system_message=self.system_message,
+            system_message=self.system_message or stand_in,
             system_prefix_token_ids=tuple(prefix_ids) or None,
             add_role_after_system_message=self.add_role_after_system_message,
             render_empty_system_message=self.render_empty_system_message,

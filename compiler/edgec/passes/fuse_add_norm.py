@@ -1,6 +1,6 @@
-"""Give RMS norms on GPUs a kernel of their own, which takes in the residual addition before it.
+"""Give RMS and layer norms on GPUs a kernel of their own, with the residual addition before it.
 
-``s = a + b; y = rms_norm(s, weight)`` becomes one kernel with the results ``s`` and ``y``, or only
+``s = a + b; y = norm(s, weight)`` becomes one kernel with the results ``s`` and ``y``, or only
 ``y`` where nothing else reads the sum. The addition moves down to the norm, so both stay apart if
 something between them reads the sum.
 """
@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from edgec.scheduling.kernels.gpu_norm import NORM, Norm, rms_norm
+from edgec.scheduling.kernels.gpu_norm import NORM, Norm, norm_of_rows
 
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.gpu_work_group import Limits
@@ -73,12 +73,18 @@ def _sums(function: relax.Function) -> dict[relax.Var, _Sum]:
 
 
 def _is_norm(value: Any) -> bool:
-    """Whether a value is an RMS norm over the last of two or three axes, in one dtype."""
-    if not isinstance(value, relax.Call) or value.op != tvm.ir.Op.get("relax.nn.rms_norm"):
+    """Whether a value is a norm over the last of two or three axes, in one dtype."""
+    if not isinstance(value, relax.Call):
         return False
-    x, weight = (argument.ty for argument in value.args)
+    if value.op == tvm.ir.Op.get("relax.nn.layer_norm"):
+        if not (value.attrs.center and value.attrs.scale):
+            return False
+    elif value.op != tvm.ir.Op.get("relax.nn.rms_norm"):
+        return False
+    x, *learned = (argument.ty for argument in value.args)
     axes = [int(axis) % x.ndim for axis in value.attrs.axes]
-    return axes == [x.ndim - 1] and x.ndim in {2, 3} and x.dtype == weight.dtype
+    plain = axes == [x.ndim - 1] and x.ndim in {2, 3}
+    return plain and all(item.dtype == x.dtype for item in learned)
 
 
 def _is_residual(value: Any) -> bool:
@@ -110,12 +116,13 @@ class _Fuse(PyExprMutator):  # type: ignore[misc]
         if not _is_norm(value):
             super().visit_var_binding_(binding)
             return
-        x, weight = value.args
+        x, *learned = value.args
         total = self._sums.get(var)
         norm = Norm(
             size=int(x.ty.shape[-1]),
             dtype=str(x.ty.dtype),
             epsilon=float(value.attrs.epsilon),
+            centered=len(learned) > 1,
             adds=total is not None,
             keeps_sum=total is not None and total.kept,
             leading=x.ty.ndim - 1,
@@ -125,7 +132,7 @@ class _Fuse(PyExprMutator):  # type: ignore[misc]
         types = [result.ty for result in results]
         call = relax.call_tir(
             self._kernel(norm),
-            [*inputs, self.visit_expr(weight)],
+            [*inputs, *map(self.visit_expr, learned)],
             out_ty=types if len(types) > 1 else types[0],
         )
         if len(results) == 1:
@@ -142,6 +149,6 @@ class _Fuse(PyExprMutator):  # type: ignore[misc]
 
     def _kernel(self, norm: Norm) -> relax.GlobalVar:
         if norm not in self._kernels:
-            kernel = rms_norm(norm, self._limits).with_attr(NORM, norm.to_json())
+            kernel = norm_of_rows(norm, self._limits).with_attr(NORM, norm.to_json())
             self._kernels[norm] = self.builder_.add_func(kernel, norm.name)
         return self._kernels[norm]

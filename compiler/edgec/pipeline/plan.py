@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgec.artifacts.conversation import templates_digest
+from edgec.artifacts.conversation import ALWAYS_SYSTEM, templates_digest
 from edgec.artifacts.layout import library_name
 from edgec.checkpoints import open_checkpoint, tokenizer_files
 from edgec.emitters.toolchain import tool_versions
@@ -148,6 +148,7 @@ def plan_build(
                 "quantization.scheme": quantization.scheme,
                 "chat.template": recipe.chat.template,
                 "chat.templates": templates_digest(),
+                "chat.always_system": target.platform in ALWAYS_SYSTEM,
                 **{f"generation.{k}": v for k, v in recipe.generation.model_dump().items()},
             },
             parents=("checkpoint",),

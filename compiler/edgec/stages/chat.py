@@ -41,5 +41,6 @@ def run(context: StageContext) -> None:
             if key.startswith(_GENERATION)
         },
         template=inputs["chat.template"],
+        always_system=bool(inputs["chat.always_system"]),
     )
     (context.out / CHAT_CONFIG).write_text(pretty_json(config))

@@ -1,15 +1,16 @@
-"""RMS normalization of rows on GPUs, alone or together with the residual addition before it.
+"""RMS and layer normalization of rows on GPUs, alone or with the residual addition before it.
 
 One work-group per row. A residual sum is rounded to the dtype of the hidden states first, as if it
-had been stored and read again, so the fused kernel gives what two kernels would. Squares, their sum
-and the scaling are float32.
+had been stored and read again, so the fused kernel gives what two kernels would. Sums, squares and
+the scaling are float32. A layer norm's variance is that of entries whose mean was taken off before,
+for the difference of two large sums would lose most of its digits.
 """
 
 from __future__ import annotations
 
 import json
 import operator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -43,8 +44,9 @@ class Norm:
 
     Attributes:
         size: entries of a row.
-        dtype: of the rows and the weight.
+        dtype: of the rows, the weight and the bias.
         epsilon: added to the mean of the squares.
+        centered: whether it is a layer norm: the mean is taken off first, and a bias added at last.
         adds: whether two tensors are added first.
         keeps_sum: whether that sum is a result too.
         leading: dimensions before the normalized one, 1 or 2. Their sizes are symbolic.
@@ -53,6 +55,7 @@ class Norm:
     size: int
     dtype: str
     epsilon: float
+    centered: bool = field(default=False, kw_only=True)
     adds: bool = False
     keeps_sum: bool = False
     leading: int = 2
@@ -69,13 +72,17 @@ class Norm:
     @property
     def name(self) -> str:
         """Of the kernel."""
+        kind = "layer_norm" if self.centered else "rms_norm"
         if self.adds:
-            return f"{'add_rms_norm' if self.keeps_sum else 'rms_norm_of_sum'}_{self.size}"
-        return f"rms_norm_{self.size}"
+            kind = f"add_{kind}" if self.keeps_sum else f"{kind}_of_sum"
+        return f"{kind}_{self.size}"
 
 
-def rms_norm(norm: Norm, limits: Limits) -> Any:
-    """The PrimFunc ``(x[, addend], weight (size,)[, total], y)``, all others ``(..., size)``."""
+def norm_of_rows(norm: Norm, limits: Limits) -> Any:
+    """The PrimFunc ``(x[, addend], weight[, bias][, total], y)``.
+
+    Weight and bias are ``(size,)``, all others ``(..., size)``.
+    """
     walk = _Walk.within(norm.size, limits)
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
@@ -86,25 +93,37 @@ def rms_norm(norm: Norm, limits: Limits) -> Any:
                 return Memory(T.arg(name, T.buffer((*outer, norm.size), norm.dtype)))
 
             terms = [rows("x"), rows("addend")] if norm.adds else [rows("x")]
-            weight = Memory(T.arg("weight", T.buffer((norm.size,), norm.dtype)))
+            factors = ("weight", "bias") if norm.centered else ("weight",)
+            learned = [Memory(T.arg(name, T.buffer((norm.size,), norm.dtype))) for name in factors]
             total = rows("total") if norm.keeps_sum else None
             y = rows("y")
             with launch(walk.lanes, *reversed(outer)) as (lane, *groups):
                 exchange = Exchange(lane, walk.lanes)
                 entries = _Entries(norm, walk, terms, tuple(reversed(groups)))
-                squares = registers(1)
-                squares[0] = T.float32(0)
+                entries.clear()
                 for first, place in walk.steps(lane):
                     entries.load(first, place)
                     if total is not None:
                         entries.store(total, first, place)
-                    squares[0] = squares[0] + entries.squares(first)
-                mean = exchange.reduce(squares[0], operator.add) / T.float32(norm.size)
+                    if norm.centered:
+                        entries.add(first)
+                    else:
+                        entries.add_squares(first)
+                mean = exchange.reduce(entries.sum, operator.add) / T.float32(norm.size)
+                if norm.centered:
+                    entries.center(mean)
+                    for first, place in walk.steps(lane):
+                        if not walk.keeps_all:
+                            entries.load(first, place)
+                        entries.add_squares(first)
+                    mean = exchange.reduce(entries.sum, operator.add) / T.float32(norm.size)
                 scale = keep(T.rsqrt(mean + T.float32(norm.epsilon)), "float32")
                 for first, place in walk.steps(lane):
                     if not walk.keeps_all:
                         entries.load(first, place)
-                    entries.scale(first, scale, weight.vector(place, walk.vector))
+                    entries.scale(
+                        first, scale, [item.vector(place, walk.vector) for item in learned]
+                    )
                     entries.store(y, first, place)
         return builder.get()
 
@@ -173,6 +192,8 @@ class _Entries:
         self._row = row
         self._values = registers(walk.kept, norm.dtype)
         self._other = registers(walk.vector, norm.dtype)
+        self._sum = registers(1)
+        self._mean: Any = None
 
     def load(self, first: int, place: Any) -> None:
         """Add up the terms at ``place``, in the registers from ``first`` on."""
@@ -184,18 +205,50 @@ class _Entries:
             for i in range(self._lanes):
                 values[first + i] = values[first + i] + other[i]
 
-    def squares(self, first: int) -> Any:
-        """The sum of the squares of a step's entries."""
-        wide = [T.Cast("float32", self._values[first + i]) for i in range(self._lanes)]
-        return sum((x * x for x in wide[1:]), start=wide[0] * wide[0])
+    @property
+    def sum(self) -> Any:
+        """What was added up by this lane."""
+        return self._sum[0]
 
-    def scale(self, first: int, scale: Any, weight: Any) -> None:
-        """Multiply a step's entries by a number and a vector."""
+    def clear(self) -> None:
+        """Begin a sum."""
+        self._sum[0] = T.float32(0)
+
+    def add(self, first: int) -> None:
+        """Add up a step's entries."""
+        self._sum[0] = self._sum[0] + sum(self._wide(first)[1:], start=self._wide(first)[0])
+
+    def add_squares(self, first: int) -> None:
+        """Add up the squares of a step's entries, without the mean."""
+        wide = self._wide(first)
+        self._sum[0] = self._sum[0] + sum((x * x for x in wide[1:]), start=wide[0] * wide[0])
+
+    def center(self, mean: Any) -> None:
+        """Take off the mean from now on, and begin another sum."""
+        self._mean = keep(mean, "float32")
+        self.clear()
+
+    def scale(self, first: int, scale: Any, learned: Sequence[Any]) -> None:
+        """Multiply a step's entries by a number and a vector, and add another if there is one."""
+        weight, *bias = learned
         self._other.set_vector(0, weight, self._lanes)
-        for i in range(self._lanes):
-            value = T.Cast("float32", self._values[first + i]) * scale
-            value = value * T.Cast("float32", self._other[i])
-            self._values[first + i] = T.Cast(self._dtype, value)
+        values = [
+            x * scale * T.Cast("float32", self._other[i]) for i, x in enumerate(self._wide(first))
+        ]
+        if not bias:
+            for i, value in enumerate(values):
+                self._values[first + i] = T.Cast(self._dtype, value)
+            return
+        shifted = [keep(value, "float32") for value in values]
+        self._other.set_vector(0, bias[0], self._lanes)
+        for i, value in enumerate(shifted):
+            total = value + T.Cast("float32", self._other[i])
+            self._values[first + i] = T.Cast(self._dtype, total)
+
+    def _wide(self, first: int) -> list[Any]:
+        """A step's entries in float32, without the mean."""
+        wide = [T.Cast("float32", self._values[first + i]) for i in range(self._lanes)]
+        return wide if self._mean is None else [x - self._mean for x in wide]
 
     def store(self, target: Memory, first: int, place: Any) -> None:
         """Write a step's entries."""
