@@ -61,6 +61,9 @@ def _sections(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
             if "properties" in inner:
                 yield place, inner
                 yield from _sections(inner, f"{place}.")
+        for inner in field.get("patternProperties", {}).values():
+            if "properties" in inner:
+                yield f"{path}{name}", inner
 
 
 def _field_table(section: Schema, path: str) -> str:
@@ -85,6 +88,8 @@ def _type(field: Schema, path: str) -> str:
     if "enum" in field:
         values = [code(flow(value)) for value in field["enum"] if value is not None]
         return f"one of {', '.join(values)}"
+    if "anyOf" in field:
+        return " or ".join(_type(branch, path) for branch in field["anyOf"])
     kind = next(kind for kind in _as_list(field["type"]) if kind != "null")
     limits = _limits(field)
     words = _KINDS[kind] + (f" ({'; '.join(limits)})" if limits else "")
