@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Role = Literal["linear", "embedding", "head", "norm", "bias", "router"]
+Role = Literal["linear", "embedding", "head", "norm", "bias", "router", "plain"]
 
 
 @dataclass(frozen=True)

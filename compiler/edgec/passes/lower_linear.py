@@ -11,7 +11,6 @@ from typing import Any
 
 import tvm
 from tvm import relax, tirx
-from tvm.relax.dpl import is_op, rewrite_call, wildcard
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from edgec.ir.params import extern_call, static_shape
@@ -31,29 +30,8 @@ class LowerLinear:
         lower = _Lower(mod, self.kernels)
         for var, function in mod.functions_items():
             if isinstance(function, relax.Function):
-                marked = _mark_plain(function)
-                lower.builder_.update_func(var, lower.visit_expr(marked))
+                lower.builder_.update_func(var, lower.visit_expr(function))
         return lower.builder_.get()
-
-
-_PLAIN_MATMUL = "edgec.plain_matmul"
-
-
-def _mark_plain(function: relax.Function) -> relax.Function:
-    """Turn ``matmul(x, permute_dims(w))`` of a 2-d ``w`` into one call that is easy to lower."""
-    x, weight = wildcard(), wildcard()
-    transposed = is_op("relax.permute_dims")(weight)
-    pattern = is_op("relax.matmul")(x, transposed)
-
-    def rewrite(call: relax.Call, found: Any) -> relax.Expr:
-        w = found[weight]
-        axes = found[transposed].attrs.axes
-        swaps = axes is None or [int(axis) for axis in axes] == [1, 0]
-        if len(w.ty.shape.values) != 2 or not swaps:
-            return call
-        return relax.call_dps_packed(_PLAIN_MATMUL, [found[x], w], out_ty=call.ty)
-
-    return rewrite_call(pattern, rewrite, function)
 
 
 @mutator
@@ -66,13 +44,30 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         extern = extern_call(call)
-        if extern is None or extern[0] not in (QUANTIZED_MATMUL, _PLAIN_MATMUL):
-            return call
-        x, *weights = extern[1]
-        out = call.ty_args[0]
+        if extern is not None and extern[0] == QUANTIZED_MATMUL:
+            return self._linear(*extern[1], out=call.ty_args[0])
+        plain = self._plain(call)
+        return call if plain is None else self._linear(*plain, out=self.builder_.normalize(call).ty)
+
+    def _plain(self, call: relax.Call) -> tuple[relax.Expr, relax.Expr] | None:
+        """``x`` and ``w`` of ``matmul(x, permute_dims(w))`` where ``w`` has two known sizes."""
+        if getattr(call.op, "name", "") != "relax.matmul" or not isinstance(
+            call.args[1], relax.Var
+        ):
+            return None
+        transposed = self.lookup_binding(call.args[1])
+        if getattr(getattr(transposed, "op", None), "name", "") != "relax.permute_dims":
+            return None
+        weight, axes = transposed.args[0], transposed.attrs.axes
+        swaps = axes is None or [int(axis) for axis in axes] == [1, 0]
+        sizes = list(weight.ty.shape.values)
+        known = all(isinstance(size, tirx.IntImm) for size in sizes)
+        return (call.args[0], weight) if len(sizes) == 2 and swaps and known else None
+
+    def _linear(self, x: relax.Expr, *weights: relax.Expr, out: Any) -> relax.Expr:
         *outer, k = list(x.ty.shape.values)
         rows = _product(outer)
-        parameters = self._parameters(x, weights, out, int(k))
+        parameters = self._parameters(x, list(weights), out, int(k))
         single = isinstance(rows, int) and rows == 1
         flat = self.builder_.emit(relax.op.reshape(x, (rows, k)))
         result = self.builder_.emit(
