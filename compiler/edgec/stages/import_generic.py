@@ -32,8 +32,7 @@ def run(context: StageContext) -> None:
     schemes = read_schemes(model.parameters, context.inputs)
     mod = tvm.ir.load_json((folder / MODULE).read_text())
     if scheme.dtype == _HALF:
-        weights = list(mod["main"].params)[len(interface.inputs) :]
-        mod = HalfPrecision([var.name for var in weights])(mod)
+        mod = HalfPrecision(len(interface.inputs))(mod)
     mod = PackParameters(model.parameters, schemes)(mod)
     unwrap = interface.embedding is not None
     mod = NameFunction(interface.function, unwrap=unwrap)(mod)
