@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NARROWER = {"int64": "int32", "uint64": "uint32", "float64": "float32"}
-_SIZES = {"relax.tensor_to_shape"}
-"""Operators that read int64 and nothing else."""
+_INT64_ARGUMENTS = {"relax.tensor_to_shape": 0, "relax.gather_nd": 1}
+"""Operators that take int64 and nothing else, and as which argument."""
 
 
 def narrow_types(mod: tvm.IRModule, names: dict[Any, str], inputs: Sequence[str]) -> tvm.IRModule:
-    """Narrow every tensor; inputs too, which also get their names.
+    """Narrow every tensor; inputs too, which also get their names; the result becomes a tuple.
 
     Args:
         mod: the module.
@@ -67,10 +67,14 @@ class _Narrow(Rewrite):
                 self._names[constant_key(narrow.value)] = self._names[key[0]]
         return self._constants[key]
 
+    def result(self, expr: relax.Expr) -> relax.Expr:
+        return expr if isinstance(expr.ty, relax.TupleType) else relax.Tuple([expr])
+
     def call(self, call: relax.Call) -> relax.Expr:
-        if operator(call) in _SIZES:
-            wide = self.emit(relax.op.astype(self.emit(call.args[0]), "int64"))
-            return relax.Call(call.op, [wide], call.attrs, call.ty_args)
+        if operator(call) in _INT64_ARGUMENTS:
+            arguments, index = list(call.args), _INT64_ARGUMENTS[operator(call)]
+            arguments[index] = self.emit(relax.op.astype(arguments[index], "int64"))
+            return relax.Call(call.op, arguments, call.attrs, call.ty_args)
         types = [self.type(ty) for ty in call.ty_args]
         result = self.emit(relax.Call(call.op, call.args, narrow_attributes(call.attrs), types))
         ty = result.ty

@@ -9,6 +9,8 @@ from tvm import relax, tirx
 
 from edgec.importers.imported import ImportedModel, TensorType
 from edgec.importers.normalize.booleans import lower_booleans
+from edgec.importers.normalize.channels_last import channels_last
+from edgec.importers.normalize.fold_batch_norm import fold_batch_norm
 from edgec.importers.normalize.lift_constants import lift_constants
 from edgec.importers.normalize.linear_form import Lifted, linear_form
 from edgec.importers.normalize.narrow_types import narrow_types
@@ -32,7 +34,8 @@ def normalized(raw: RawModel) -> ImportedModel:
     mod = lower_booleans(mod)
     mod = simplify(mod)
     mod, matrices = linear_form(mod, names)
-    mod = relax.transform.DeadCodeElimination()(mod)
+    mod = fold_batch_norm(mod)
+    mod = channels_last(mod)
     mod = _fold(mod)
     mod = simplify(mod)
     mod, others = lift_constants(mod, names, [item.name for item in matrices])

@@ -42,6 +42,10 @@ class Rewrite:
         """The type of a ``match_cast``."""
         return ty
 
+    def result(self, expr: relax.Expr) -> relax.Expr:
+        """What the new function returns."""
+        return expr
+
     def emit(self, expr: relax.Expr) -> relax.Expr:
         """A variable bound to an expression of the new function; variables stay as they are."""
         if isinstance(expr, (relax.Var, tvm.ir.GenericConst)):
@@ -70,7 +74,7 @@ class Rewrite:
                     self._now[var] = self.emit(stands)
                 for binding in _bindings(main):
                     self._now[binding.var] = self._binding(binding)
-                result = self.builder.emit_output(self._expr(main.body.body))
+                result = self.builder.emit_output(self.result(self._expr(main.body.body)))
             self.builder.emit_func_output(result, params=self.parameters)
         return self.builder.get()
 
@@ -90,11 +94,10 @@ class Rewrite:
             return relax.Tuple([self._argument(field) for field in expr.fields])
         if isinstance(expr, relax.TupleGetItem):
             source = self._expr(expr.tuple_value)
-            return (
-                source[expr.index]
-                if isinstance(source, relax.Tuple)
-                else relax.TupleGetItem(source, expr.index)
-            )
+            known = self.value(source)
+            if isinstance(known, relax.Tuple):
+                return known.fields[expr.index]
+            return relax.TupleGetItem(source, expr.index)
         if isinstance(expr, relax.Call):
             arguments = [self._argument(argument) for argument in expr.args]
             return self.call(relax.Call(expr.op, arguments, expr.attrs, expr.ty_args))
