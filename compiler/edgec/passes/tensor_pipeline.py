@@ -15,6 +15,7 @@ from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
+from edgec.passes.widen_booleans import WidenBooleans
 from edgec.scheduling.kernels.cpu_matmul import linear_kernels
 from edgec.scheduling.rules.cpu import CPUElementwise
 from edgec.scheduling.rules.gpu import default_rules, matmul_rule
@@ -42,7 +43,14 @@ def phases(lowering: TensorLowering, target: tvm.target.Target) -> list[tuple[st
     """The phases for a target, up to scheduled TIR."""
     cpu = target.kind.name == "llvm"
     return [
-        ("0-attach", [AttachBounds(lowering.bounds), tvm.tirx.transform.BindTarget(target)]),
+        (
+            "0-attach",
+            [
+                *([WidenBooleans()] if target.kind.name == "webgpu" else []),
+                AttachBounds(lowering.bounds),
+                tvm.tirx.transform.BindTarget(target),
+            ],
+        ),
         (
             "1-layout",
             [
