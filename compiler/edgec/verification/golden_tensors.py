@@ -12,6 +12,7 @@ from edgec.checkpoints.safetensors_file import SafetensorsFile
 from edgec.checkpoints.safetensors_header import PREFIX
 from edgec.checkpoints.safetensors_writer import write_safetensors
 from edgec.errors import CheckpointError, VerificationError
+from edgec.verification.figures import rounded
 from edgec.verification.generic import relative_error
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def check_golden_tensors(
         golden: of the artifact.
 
     Returns:
-        Largest relative error against both records, and the tolerance.
+        The relative error of each output against both records, and the tolerance.
 
     Raises:
         VerificationError: an error is above the tolerance.
@@ -108,17 +109,16 @@ def check_golden_tensors(
     outputs = run(list(golden.inputs.values()))
     figures: dict[str, Any] = {"tolerance": golden.tolerance}
     for kind, recorded in (("artifact", golden.artifact), ("reference", golden.reference)):
-        errors = [
-            relative_error(got, recorded[name], name)
+        errors = {
+            name: relative_error(got, recorded[name], name)
             for got, name in zip(outputs, golden.artifact, strict=True)
             if name in recorded
-        ]
-        if not errors:
-            continue
-        figures[kind] = max(errors)
-        if not figures[kind] <= golden.tolerance:
+        }
+        figures[kind] = {name: rounded(error) for name, error in errors.items()}
+        worst = max(errors.values(), default=0.0)
+        if not worst <= golden.tolerance:
             raise VerificationError(
-                f"its outputs differ from the golden ones ({kind}) by {figures[kind]:.6g} of their"
+                f"its outputs differ from the golden ones ({kind}) by {worst:.6g} of their"
                 f" scale, more than {golden.tolerance:g}",
                 where="the artifact",
                 remedy="build it again; if that doesn't help, report it with the recipe and the"
