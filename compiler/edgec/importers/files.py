@@ -26,12 +26,8 @@ def source_files(path: Path) -> list[Path]:
         return [path]
     # An external file is named in the model, as text that stands somewhere in it.
     content = path.read_bytes()
-    beside = sorted(
-        other for other in path.parent.rglob("*") if other.is_file() and other != path
-    )
+    beside = sorted(other for other in path.parent.rglob("*") if other.is_file() and other != path)
     named = [
-        other
-        for other in beside
-        if other.relative_to(path.parent).as_posix().encode() in content
+        other for other in beside if other.relative_to(path.parent).as_posix().encode() in content
     ]
     return [path, *named]

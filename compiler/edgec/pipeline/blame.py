@@ -43,9 +43,7 @@ def blaming(
         raise type(error)(error.what, where=where, remedy=error.remedy) from error
 
 
-def _origin(
-    where: str, loaded: Loaded, source: ModelSource | None, cache: Path | None
-) -> str:
+def _origin(where: str, loaded: Loaded, source: ModelSource | None, cache: Path | None) -> str:
     parts = where.split(".")
     if _FIELD.fullmatch(where) and parts[0] in type(loaded.recipe).model_fields:
         path = tuple(int(part) if part.isdigit() else part for part in parts)

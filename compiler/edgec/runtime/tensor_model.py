@@ -1,7 +1,7 @@
 """A generic artifact that is loaded on this machine: a function of numpy arrays.
 
-    model = open_model(open_artifact(Path("artifacts/detector/host")))
-    outputs = model.run({"image": image})
+model = open_model(open_artifact(Path("artifacts/detector/host")))
+outputs = model.run({"image": image})
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ class TensorModel:
         ]
         outputs = self.engine.run(self.interface.function, *arguments)
         return {
-            item.name: array
-            for item, array in zip(self.interface.outputs, outputs, strict=True)
+            item.name: array for item, array in zip(self.interface.outputs, outputs, strict=True)
         }
 
 
@@ -128,9 +127,7 @@ def _argument(
     """An input in the library's type; sizes that vary are noted, and have to agree."""
     wanted = f"{item.dtype}[{', '.join(map(str, item.shape))}]"
     if array is None:
-        raise UsageError(
-            "the input is missing", where=item.name, remedy=f"give a tensor {wanted}"
-        )
+        raise UsageError("the input is missing", where=item.name, remedy=f"give a tensor {wanted}")
     if len(array.shape) != len(item.shape):
         raise _misfit(item, array, wanted)
     for size, declared in zip(array.shape, item.shape, strict=True):

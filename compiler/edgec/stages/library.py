@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from edgec.stages.model_file import ModelFile
 
 
-def emit(
-    context: StageContext, mod: Any, target: Any
-) -> tuple[Emitted, list[KernelNeeds]]:
+def emit(context: StageContext, mod: Any, target: Any) -> tuple[Emitted, list[KernelNeeds]]:
     """Generate the library.
 
     Args:

@@ -44,9 +44,7 @@ def run(context: StageContext) -> None:
     with QuantizedCheckpoint(context.parents["quantize"]) as quantized:
         schemes = {item.name: quantized.scheme(item.name) for item in model.parameters}
         dtype = quantized.dtype
-    samples = sample_inputs(
-        interface, _ranges(context), int(context.inputs["quality.samples"])
-    )
+    samples = sample_inputs(interface, _ranges(context), int(context.inputs["quality.samples"]))
     library = _library(context, interface)
     missing = list(context.inputs["standin.missing_features"])
     kernels: dict[str, Any] = {}
@@ -68,9 +66,7 @@ def run(context: StageContext) -> None:
     results = run_samples(models, samples, context.progress)
     figures = compare(interface, results, dtype)
     check_outputs(figures)
-    (context.out / REPORT).write_text(
-        pretty_json({"verification": facts, **figures, **kernels})
-    )
+    (context.out / REPORT).write_text(pretty_json({"verification": facts, **figures, **kernels}))
     if results[0].artifact is not None:
         golden = _golden(interface, results[0], figures["tolerance"])
         write_golden_tensors(context.out / GOLDEN, golden)

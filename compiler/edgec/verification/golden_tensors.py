@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgec.golden-tensors/v1"
 _INPUT, _ARTIFACT, _REFERENCE = "input.", "artifact.", "reference."
-_TYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8", "I8": "i1", "U8": "u1", "BOOL": "?"}
+_TYPES = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "I32": "<i4",
+    "I64": "<i8",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
 _REMEDY = "restore the file or build the artifact again"
 
 
@@ -80,9 +88,7 @@ def read_golden_tensors(path: Path) -> GoldenTensors:
         if metadata.get("schema") != SCHEMA:
             raise ValueError(f"its schema is {metadata.get('schema')!r}, not {SCHEMA}")
         tolerance = float(metadata["tolerance"])
-        return GoldenTensors(
-            parts[_INPUT], parts[_ARTIFACT], parts.get(_REFERENCE, {}), tolerance
-        )
+        return GoldenTensors(parts[_INPUT], parts[_ARTIFACT], parts.get(_REFERENCE, {}), tolerance)
     except CheckpointError as error:
         raise VerificationError(error.what, where=str(path), remedy=_REMEDY) from error
     except (OSError, ValueError, KeyError) as error:

@@ -28,7 +28,7 @@ from edgec.verification.verdict import check_agreement, gates
 if TYPE_CHECKING:
     from edgec.artifacts.artifact import Artifact
     from edgec.progress import Progress
-from edgec.verification.original import Original
+    from edgec.verification.original import Original
     from edgec.verification.run import Report
     from edgec.verification.text import Document
 

@@ -40,9 +40,7 @@ def sample_inputs(
     return [_sample(interface, ranges, index) for index in range(count)]
 
 
-def _sample(
-    interface: ModelInterface, ranges: Mapping[str, Sequence[float]], index: int
-) -> Arrays:
+def _sample(interface: ModelInterface, ranges: Mapping[str, Sequence[float]], index: int) -> Arrays:
     generator = np.random.default_rng((_SEED, index))
     sizes = _sizes(interface.bounds, index, generator)
     return {
@@ -56,9 +54,7 @@ def _sample(
     }
 
 
-def _sizes(
-    bounds: Mapping[str, int], index: int, generator: np.random.Generator
-) -> dict[str, int]:
+def _sizes(bounds: Mapping[str, int], index: int, generator: np.random.Generator) -> dict[str, int]:
     sizes = {}
     for place, (name, bound) in enumerate(bounds.items()):
         if index == 0:

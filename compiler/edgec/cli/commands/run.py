@@ -126,9 +126,7 @@ def command(
                 "--context": context,
             },
         )
-        run_tensors(
-            found, prompt, inputs=inputs, output=output, threads=threads, as_json=as_json
-        )
+        run_tensors(found, prompt, inputs=inputs, output=output, threads=threads, as_json=as_json)
         return
     if inputs or output is not None:
         raise UsageError(

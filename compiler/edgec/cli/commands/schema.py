@@ -17,7 +17,11 @@ from edgec.target.jsonschema import target_json_schema
 from edgec.target.reference import target_reference
 from edgec.validation.editorschema import schema_text
 
-_SCHEMAS = {"recipe": recipe_json_schema, "generic": generic_json_schema, "target": target_json_schema}
+_SCHEMAS = {
+    "recipe": recipe_json_schema,
+    "generic": generic_json_schema,
+    "target": target_json_schema,
+}
 _PAGES = {"recipe": recipe_reference, "generic": generic_reference, "target": target_reference}
 
 
