@@ -33,10 +33,11 @@ class CPUElementwise(ScheduleRule):  # type: ignore[misc]
         for block in blocks[:-1]:
             _try_inline(schedule, block)
         for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-            self._schedule_block(schedule, block)
+            self.schedule_block(schedule, block)
         return schedule
 
-    def _schedule_block(self, schedule: Any, block: Any) -> None:
+    def schedule_block(self, schedule: Any, block: Any) -> None:
+        """Schedule one block that stands for itself."""
         loops = schedule.get_loops(block)
         kinds = [int(var.iter_type) for var in schedule.get(block).iter_vars]
         if not loops or len(kinds) != len(loops):
