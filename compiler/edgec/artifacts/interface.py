@@ -98,10 +98,8 @@ def read_interface(path: Path) -> ModelInterface:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {data['schema']!r}")
         embedding = data["embedding"]
-        return ModelInterface(
+        interface = ModelInterface(
             function=str(data["function"]),
             inputs=_tensors(data["inputs"]),
             outputs=_tensors(data["outputs"]),
@@ -114,6 +112,13 @@ def read_interface(path: Path) -> ModelInterface:
             where=str(path),
             remedy="build the artifact again with edgec build",
         ) from error
+    if data.get("schema") != SCHEMA:
+        raise VerificationError(
+            f"its schema is {data.get('schema')!r}, and this edgec reads {SCHEMA}",
+            where=str(path),
+            remedy="use the edgec that built it, or build it again",
+        )
+    return interface
 
 
 def _tensors(items: list[dict[str, Any]]) -> tuple[TensorInterface, ...]:

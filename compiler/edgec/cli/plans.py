@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from edgec.cachefolder import cache_root
 from edgec.pipeline.filedigests import FileDigests
 from edgec.pipeline.plan import plan_build
-from edgec.pipeline.store import Store
 from edgec.pipeline.plan_generic import plan_generic
+from edgec.pipeline.store import Store
 from edgec.recipe import LoadedGeneric, find_recipe, load_any_recipe
 from edgec.target import load_target
 

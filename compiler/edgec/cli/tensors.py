@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +15,7 @@ from edgec.runtime.tensor_model import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -57,10 +57,7 @@ def run_tensors(
         )
     arrays = dict(_read(item) for item in inputs)
     model = open_model(artifact, threads=threads)
-    if text is not None:
-        found = {"embedding": embed(model, [text])[0]}
-    else:
-        found = model.run(arrays)
+    found = model.run(arrays) if text is None else {"embedding": embed(model, [text])[0]}
     if output is not None:
         _write(output, found)
     if as_json:
@@ -132,7 +129,8 @@ def _write(path: Path, arrays: dict[str, Array]) -> None:
             np.save(path, next(iter(arrays.values())))
         else:
             # numpy's own function wants the names as keywords.
-            np.savez(path, **arrays)
+            save: Any = np.savez
+            save(path, **arrays)
     except OSError as error:
         raise BuildError(
             f"can't be written: {error.strerror}", where=str(path), remedy="name another file"

@@ -268,12 +268,12 @@ def _memory_plan(plan: BuildPlan | GenericPlan, facts: dict[str, Any]) -> Memory
         TensorSpec(item["name"], tuple(item["shape"]), item["dtype"], "")
         for item in facts["metadata"]["params"]
     ]
-    text = isinstance(plan, BuildPlan)
+    window = plan.window if isinstance(plan, BuildPlan) else None
     return MemoryPlan(
         weights=weight_bytes(specs),
         kv_cache=facts["kv_cache_bytes"],
-        context_length=plan.context_length if text else 0,
-        sliding_window=plan.window.size if text and plan.window else None,
+        context_length=plan.context_length if isinstance(plan, BuildPlan) else 0,
+        sliding_window=window.size if window else None,
         decode_weights=facts["decode_weights_bytes"],
         largest_buffer=facts["largest_buffer_bytes"],
         workspace=facts["metadata"]["memory_usage"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.artifacts.artifact import open_artifact
+from edgec.artifacts.artifact import Artifact, open_artifact
 from edgec.errors import UsageError
 from edgec.runtime.compatibility import check_runtime
 from edgec.runtime.load import load_engine
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgec.artifacts.artifact import Artifact
     from edgec.artifacts.interface import ModelInterface, TensorInterface
     from edgec.runtime.engine import Engine
 
@@ -100,7 +99,7 @@ def open_model(artifact: Artifact | Path, *, threads: int | None = None) -> Tens
         CheckpointError: the weights are damaged.
     """
     started = time.perf_counter()
-    opened = open_artifact(artifact) if not hasattr(artifact, "manifest") else artifact
+    opened = artifact if isinstance(artifact, Artifact) else open_artifact(artifact)
     interface = opened.interface
     if interface is None:
         raise UsageError(

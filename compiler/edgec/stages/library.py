@@ -101,5 +101,6 @@ class Dump:
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, name: str, mod: Any) -> None:
+        """Write the module as it is after the phase of a name."""
         if self._folder:
             (self._folder / f"{name}.py").write_text(mod.script())

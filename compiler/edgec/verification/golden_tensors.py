@@ -85,16 +85,25 @@ def read_golden_tensors(path: Path) -> GoldenTensors:
         with path.open("rb") as opened:
             length = int.from_bytes(opened.read(PREFIX), "little")
             metadata = json.loads(opened.read(length)).get("__metadata__", {})
-        if metadata.get("schema") != SCHEMA:
-            raise ValueError(f"its schema is {metadata.get('schema')!r}, not {SCHEMA}")
-        tolerance = float(metadata["tolerance"])
-        return GoldenTensors(parts[_INPUT], parts[_ARTIFACT], parts.get(_REFERENCE, {}), tolerance)
+        golden = GoldenTensors(
+            parts[_INPUT],
+            parts[_ARTIFACT],
+            parts.get(_REFERENCE, {}),
+            float(metadata["tolerance"]),
+        )
     except CheckpointError as error:
         raise VerificationError(error.what, where=str(path), remedy=_REMEDY) from error
     except (OSError, ValueError, KeyError) as error:
         raise VerificationError(
             f"can't be read: {error}", where=str(path), remedy=_REMEDY
         ) from error
+    if metadata.get("schema") != SCHEMA:
+        raise VerificationError(
+            f"its schema is {metadata.get('schema')!r}, not {SCHEMA}",
+            where=str(path),
+            remedy=_REMEDY,
+        )
+    return golden
 
 
 def check_golden_tensors(
