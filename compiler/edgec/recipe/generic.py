@@ -6,16 +6,23 @@ the two share the sections that mean the same for both.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import core_schema
 
 from edgec.recipe.names import TargetName
 from edgec.recipe.quantization import Quantization  # noqa: TC001 - pydantic evaluates it
 from edgec.recipe.schema import Name
 from edgec.recipe.sections import Budget, Tuning
 from edgec.recipe.source import parse_generic_source
+from edgec.validation.messages import shown
 from edgec.validation.types import Matches, Section, Unique, refused
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
 
 _MOST = 1 << 24
 
@@ -25,6 +32,30 @@ Identifier = Annotated[
 Size = Annotated[int, Field(ge=1, le=_MOST)]
 _DIMENSION = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 DimensionName = Annotated[str, Matches(_DIMENSION, "a name of letters, digits and '_'")]
+
+
+class _SizeOrName:
+    """A whole number, or the name of a dimension; one schema, so that messages name the value."""
+
+    def __get_pydantic_core_schema__(
+        self, _source: Any, _handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        kinds = ["integer", "string"]
+        return {"type": kinds, "minimum": 1, "maximum": _MOST, "pattern": f"^(?:{_DIMENSION})$"}
+
+    def _check(self, value: Any) -> int | str:
+        if isinstance(value, str) and re.fullmatch(_DIMENSION, value):
+            return value
+        if type(value) is int and 1 <= value <= _MOST:
+            return value
+        raise refused(
+            f"{shown(value)} is no size", f"write 1 to {_MOST}, or the name of a dimension"
+        )
 
 
 class GenericModel(Section):
@@ -101,7 +132,7 @@ class Dimension(Section):
 class Input(Section):
     """An argument of the model, where the source doesn't say it or says less."""
 
-    shape: tuple[Size | DimensionName, ...] | None = Field(
+    shape: tuple[Annotated[int | str, _SizeOrName()], ...] | None = Field(
         None,
         max_length=16,
         description="Its sizes; a text is the name of a dimension that varies.",
@@ -122,6 +153,13 @@ class Input(Section):
         ),
         examples=[[0, 30522]],
     )
+
+    @field_validator("dtype")
+    @classmethod
+    def _type_has_shape(cls, dtype: str | None, info: ValidationInfo) -> str | None:
+        if dtype is not None and info.data.get("shape", ()) is None:
+            raise refused("a type needs the shape beside it", "add shape")
+        return dtype
 
     @field_validator("range")
     @classmethod
