@@ -36,8 +36,8 @@ TYPES: dict[str, Any] = {
 
 
 def fields(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for branch in ("then", "else"):
-        yield from fields(schema.get(branch, {}), f"{path}{branch}: ")
+    for branch in {"then", "else"} & schema.keys():
+        yield from fields(schema[branch], f"{path}{branch}: ")
     for name, field in schema.get("properties", {}).items():
         yield f"{path}{name}", field
         yield from fields(field, f"{path}{name}.")

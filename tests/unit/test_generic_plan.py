@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 ALL = {"checkpoint", "interface", "quantize", "import", "compile", "pack", "verify"}
 
 
-def digest(folder: Path, *overrides: str, target: str = "x86-64-v3", **fields: Any) -> dict[str, str]:
+def digest(
+    folder: Path, *overrides: str, target: str = "x86-64-v3", **fields: Any
+) -> dict[str, str]:
     built = plan(write_recipe(folder, "bert", **fields), target, folder / "cache", *overrides)
     return digests(built.stages)
 
@@ -38,9 +40,7 @@ def digest(folder: Path, *overrides: str, target: str = "x86-64-v3", **fields: A
         ("inputs.input_ids={range: [0, 9]}", {"verify"}),
     ],
 )
-def test_a_field_reruns_only_its_dependents(
-    tmp_path: Path, override: str, rerun: set[str]
-) -> None:
+def test_a_field_reruns_only_its_dependents(tmp_path: Path, override: str, rerun: set[str]) -> None:
     before, after = digest(tmp_path), digest(tmp_path, override)
     assert {name for name in ALL if before[name] != after[name]} == rerun
 

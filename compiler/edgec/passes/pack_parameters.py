@@ -26,6 +26,61 @@ if TYPE_CHECKING:
 _INPUTS = "num_input"
 
 
+def check_readers(
+    mod: tvm.IRModule,
+    parameters: Sequence[Parameter],
+    schemes: Mapping[str, TensorScheme | None],
+) -> None:
+    """Refuse to quantize what others than linear layers and lookups read.
+
+    It is no part of the pass, because an error that passes through TVM loses its class.
+
+    Args:
+        mod: with an imported ``main``.
+        parameters: of the function, after its inputs.
+        schemes: by parameter name; None is plain.
+
+    Raises:
+        UsageError: names the matrix.
+    """
+    function = mod["main"]
+    weights = list(function.params)[int(function.attrs[_INPUTS]) :]
+    matrices = {
+        var: item.name
+        for var, item in zip(weights, parameters, strict=True)
+        if schemes[item.name] is not None
+    }
+    transposed: dict[relax.Var, relax.Var] = {}
+
+    def readers(expr: relax.Expr) -> list[relax.Var]:
+        """Matrices that an expression reads otherwise."""
+        found: list[relax.Var] = []
+        relax.analysis.post_order_visit(
+            expr, lambda part: found.append(part) if isinstance(part, relax.Var) else None
+        )
+        allowed = None
+        if _is_op(expr, "relax.matmul"):
+            allowed = expr.args[1] if expr.args[1] in transposed else None
+        elif _is_op(expr, "relax.take"):
+            allowed = expr.args[0]
+        read = [var for var in found if allowed is None or not var.same_as(allowed)]
+        return [transposed.get(var, var) for var in read if var in matrices or var in transposed]
+
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if _is_op(value, "relax.permute_dims") and value.args[0] in matrices:
+                transposed[binding.var] = value.args[0]
+                continue
+            for var in readers(value):
+                raise UsageError(
+                    f"{matrices[var]} is read by more than linear layers and lookups, so it can't be"
+                    " quantized",
+                    where="quantization.overrides",
+                    remedy=f"add {{match: {matrices[var]!r}, bits: 16}}",
+                )
+
+
 @tvm.transform.module_pass(opt_level=0, name="PackParameters")
 class PackParameters:
     """Replace the weights of ``main`` by a tuple.
@@ -42,11 +97,7 @@ class PackParameters:
         self.schemes = dict(schemes)
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
-        """Rewrite ``main``.
-
-        Raises:
-            UsageError: a matrix that is to be quantized is read by other operators too.
-        """
+        """Rewrite ``main``, which :func:`check_readers` has accepted."""
         function = mod["main"]
         inputs = int(function.attrs[_INPUTS])
         weights = list(function.params)[inputs:]
@@ -98,13 +149,7 @@ class _Pack(PyExprMutator):  # type: ignore[misc]
     def visit_var_(self, var: relax.Var) -> relax.Expr:
         if var not in self._parameters:
             return super().visit_var_(var)
-        if self._schemes[var] is not None:
-            raise UsageError(
-                f"{self._parameters[var].name} is read by more than linear layers and lookups, so it"
-                " can't be quantized",
-                where="quantization.overrides",
-                remedy=f"add {{match: {self._parameters[var].name!r}, bits: 16}}",
-            )
+        assert self._schemes[var] is None, "check_readers comes before"
         return self._field(self._positions[var])
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:

@@ -24,7 +24,7 @@ def run(context: StageContext) -> None:
 
     from edgec.passes.half_precision import HalfPrecision  # noqa: PLC0415
     from edgec.passes.name_function import NameFunction  # noqa: PLC0415
-    from edgec.passes.pack_parameters import PackParameters  # noqa: PLC0415
+    from edgec.passes.pack_parameters import PackParameters, check_readers  # noqa: PLC0415
 
     folder = context.parents["checkpoint"]
     model, interface = ModelFile.read(folder), read_interface(folder / INTERFACE)
@@ -33,6 +33,7 @@ def run(context: StageContext) -> None:
     mod = tvm.ir.load_json((folder / MODULE).read_text())
     if scheme.dtype == _HALF:
         mod = HalfPrecision(len(interface.inputs))(mod)
+    check_readers(mod, model.parameters, schemes)
     mod = PackParameters(model.parameters, schemes)(mod)
     unwrap = interface.embedding is not None
     mod = NameFunction(interface.function, unwrap=unwrap)(mod)
