@@ -65,5 +65,5 @@ def write_safetensors(
             assert name == wanted, f"{name} comes in the place of {wanted}"
             assert array.shape == shape, f"{name} has the shape {array.shape}, not {shape}"
             little = np.dtype(dtype).newbyteorder("<")
-            file.write(memoryview(np.ascontiguousarray(array, little)).cast("B"))
+            file.write(np.ascontiguousarray(array, little).data)
     assert next(expected, None) is None, "a tensor is missing"

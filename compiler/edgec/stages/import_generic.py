@@ -31,12 +31,11 @@ def run(context: StageContext) -> None:
     scheme = read_scheme(context.inputs)
     schemes = read_schemes(model.parameters, context.inputs)
     mod = tvm.ir.load_json((folder / MODULE).read_text())
-    if scheme.dtype == _HALF:
-        mod = HalfPrecision(len(interface.inputs))(mod)
     check_readers(mod, model.parameters, schemes)
-    mod = PackParameters(model.parameters, schemes)(mod)
-    unwrap = interface.embedding is not None
-    mod = NameFunction(interface.function, unwrap=unwrap)(mod)
+    steps: list[Any] = [HalfPrecision(len(interface.inputs))] if scheme.dtype == _HALF else []
+    steps.append(PackParameters(model.parameters, schemes))
+    steps.append(NameFunction(interface.function, unwrap=interface.embedding is not None))
+    mod = tvm.transform.Sequential(steps)(mod)
     (context.out / MODULE).write_text(tvm.ir.save_json(mod))
     fields = mod[interface.function].params[-1].ty.fields
     facts = {
