@@ -240,10 +240,25 @@ def test_pooling() -> None:
     np.testing.assert_allclose(vector, [0.5**0.5] * 2, rtol=1e-6)
 
 
-def test_the_files_of_an_onnx_model(tmp_path: Path) -> None:
+def located(name: str) -> bytes:
+    """How protocol buffers write the entry that names an external file."""
+    text = name.encode()
+    low = bytes([len(text)]) if len(text) < 128 else bytes([len(text) & 127 | 128, len(text) >> 7])
+    return b"\x0a\x08location\x12" + low + text
+
+
+@pytest.mark.parametrize("name", ["weights/net.data", "a" * 127, "b" * 128, "c" * 200, "é.bin"])
+def test_the_files_of_an_onnx_model(tmp_path: Path, name: str) -> None:
     model = tmp_path / "net.onnx"
-    model.write_bytes(b"..location..weights/net.data..")
+    model.write_bytes(b".." + located(name) + b"\x0a" + located(name) + located("missing.bin"))
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "net.data").write_bytes(b"1")
+    (tmp_path / name).write_bytes(b"1")
     (tmp_path / "other.data").write_bytes(b"2")
-    assert source_files(model) == [model, tmp_path / "weights" / "net.data"]
+    assert source_files(model) == [model, tmp_path / name]
+
+
+def test_an_onnx_file_that_is_none(tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    for content in (b"", b"\x0a\x08location\x12\x7f", b"\x0a\x08location\x12\x03\x00\x01\x02"):
+        model.write_bytes(content)
+        assert source_files(model) == [model]

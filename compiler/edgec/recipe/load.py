@@ -73,7 +73,7 @@ def load_recipe(
         raise UsageError(
             "this needs a decoder of text, and the recipe's model is a generic one",
             where=f"{loaded.document.place(('kind',))}: kind",
-            remedy="name the recipe of a decoder",
+            remedy="name the recipe of a decoder; edgec plan and edgec build take this one too",
         )
     return loaded
 
