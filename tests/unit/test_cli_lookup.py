@@ -48,7 +48,7 @@ def test_schema(kind: str) -> None:
 
 def test_schemas_are_written(tmp_path: Path) -> None:
     called = call("schema", "--write", str(tmp_path / "new"))
-    paths = [tmp_path / "new" / f"{kind}.schema.json" for kind in ("recipe", "target")]
+    paths = [tmp_path / "new" / f"{kind}.schema.json" for kind in ("recipe", "generic", "target")]
     assert called.out.split() == [str(path) for path in paths]
     assert paths[0].read_text() == call("schema", "recipe").out
     one = call("schema", "target", "--write", str(tmp_path), "--json").data
@@ -67,5 +67,5 @@ def test_a_schema_has_to_be_named() -> None:
     called = call("schema")
     assert called.code == 2
     assert called.err == (
-        "error: edgec schema: no schema is named; add recipe or target, or --write DIR\n"
+        "error: edgec schema: no schema is named; add recipe or generic or target, or --write DIR\n"
     )

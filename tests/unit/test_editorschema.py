@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgec import resources, yamlfile
-from edgec.recipe.jsonschema import recipe_json_schema
+from edgec.recipe.jsonschema import decoder_json_schema, generic_json_schema, recipe_json_schema
 from edgec.target.jsonschema import target_json_schema
 from edgec.validation.editorschema import schema_text
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"
-SCHEMAS = {"recipe": recipe_json_schema, "target": target_json_schema}
+SCHEMAS = {
+    "recipe": recipe_json_schema,
+    "generic": generic_json_schema,
+    "target": target_json_schema,
+}
 BOTH = pytest.mark.parametrize(("kind", "make"), SCHEMAS.items())
 FILES = [
     (kind, path) for kind in SCHEMAS for path in sorted(resources.folder(f"{kind}s").glob("*.yaml"))
@@ -32,6 +36,8 @@ TYPES: dict[str, Any] = {
 
 
 def fields(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for branch in {"then", "else"} & schema.keys():
+        yield from fields(schema[branch], f"{path}{branch}: ")
     for name, field in schema.get("properties", {}).items():
         yield f"{path}{name}", field
         yield from fields(field, f"{path}{name}.")
@@ -40,6 +46,8 @@ def fields(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 def faults(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
     """What a JSON Schema validator would say, for the keywords that our schemas use."""
+    if "if" in schema:
+        return faults(schema["else" if faults(schema["if"], value) else "then"], value, path)
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if kinds and not any(isinstance(value, TYPES[kind]) for kind in kinds):
@@ -127,6 +135,6 @@ def test_our_own_files_are_valid(kind: str, path: Path) -> None:
     [("group_size", 12), ("group_size", "32"), ("scheme", "q4"), ("overrides", [{"bits": 8}])],
 )
 def test_the_schema_refuses_what_the_loader_refuses(name: str, value: Any) -> None:
-    schema = recipe_json_schema()["properties"]["quantization"]
+    schema = decoder_json_schema()["properties"]["quantization"]
     assert faults(schema, {"scheme": "q4f16_1"}) == []
     assert faults(schema, {"scheme": "q4f16_1", name: value}) != []

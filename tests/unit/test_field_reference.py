@@ -13,7 +13,8 @@ from cli_calls import call
 from edgec import resources, yamlfile
 from edgec.recipe import load_recipe
 from edgec.recipe import reference as recipe_pages
-from edgec.recipe.jsonschema import recipe_json_schema
+from edgec.recipe import reference_generic as generic_pages
+from edgec.recipe.jsonschema import decoder_json_schema, generic_json_schema
 from edgec.target import load_target
 from edgec.target import reference as target_pages
 from edgec.target.jsonschema import target_json_schema
@@ -24,9 +25,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
-PAGES = {"recipe": recipe_pages.recipe_reference, "target": target_pages.target_reference}
-SCHEMAS = {"recipe": recipe_json_schema, "target": target_json_schema}
-EXAMPLES = {"recipe": recipe_pages.EXAMPLE, "target": target_pages.EXAMPLE}
+PAGES = {
+    "recipe": recipe_pages.recipe_reference,
+    "generic": generic_pages.generic_reference,
+    "target": target_pages.target_reference,
+}
+SCHEMAS = {
+    "recipe": decoder_json_schema,
+    "generic": generic_json_schema,
+    "target": target_json_schema,
+}
+EXAMPLES = {
+    "recipe": recipe_pages.EXAMPLE,
+    "generic": generic_pages.EXAMPLE,
+    "target": target_pages.EXAMPLE,
+}
 BOTH = pytest.mark.parametrize("kind", list(PAGES))
 BAR = re.compile(r"(?<!\\)\|")
 
@@ -37,6 +50,8 @@ def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, d
         yield path, name, field
         yield from fields(field, f"{path}.{name}".lstrip("."))
         yield from fields(field.get("items", {}), f"{path}.{name}[]".lstrip("."))
+        for value in field.get("patternProperties", {}).values():
+            yield from fields(value, f"{path}.{name}".lstrip("."))
 
 
 def rows(page: str) -> dict[tuple[str, str], list[str]]:
@@ -138,7 +153,7 @@ def test_the_example_recipe_is_accepted_and_shows_every_field(tmp_path: Path) ->
     path = tmp_path / "example.yaml"
     path.write_text(recipe_pages.EXAMPLE, encoding="utf-8")
     data: Any = load_recipe(path).document.data
-    for place, name, _ in fields(recipe_json_schema()):
+    for place, name, _ in fields(decoder_json_schema()):
         section = data
         for key in place.replace("[]", ".1").split(".") if place else ():
             section = section[int(key)] if key.isdecimal() else section[key]
@@ -177,7 +192,9 @@ def test_the_command_prints_the_page(kind: str) -> None:
 def test_the_command_writes_pages_in_place_of_schemas(tmp_path: Path) -> None:
     called = call("schema", "--markdown", "--write", str(tmp_path))
     assert called.out.split() == [str(tmp_path / f"{kind}.md") for kind in PAGES]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.md", "target.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{kind}.md" for kind in PAGES
+    )
     assert (tmp_path / "target.md").read_text(encoding="utf-8") == PAGES["target"]()
 
 

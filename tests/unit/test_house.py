@@ -27,6 +27,7 @@ LAYERS = {
     "ir": 2,
     "layouts": 2,
     "models": 2,
+    "importers": 2,
     "packaging": 3,
     "passes": 2,
     "quantization": 2,
@@ -39,7 +40,15 @@ LAYERS = {
     "cli": 5,
     "__main__": 6,
 }
-SHARED_BY_STAGES = {"context", "context_inputs", "model_file", "names", "quantization_inputs"}
+SHARED_BY_STAGES = {
+    "context",
+    "context_inputs",
+    "generic_source",
+    "library",
+    "model_file",
+    "names",
+    "quantization_inputs",
+}
 
 
 def _files() -> list[Path]:
@@ -148,6 +157,7 @@ def test_every_family_has_what_the_finder_promises() -> None:
         ("edgec", {"numpy", "pydantic", "torch", "tvm", "yaml"}),
         ("edgec.cli.main", {"numpy", "pydantic", "torch", "tvm", "yaml"}),
         ("edgec.pipeline.plan", {"torch", "tvm", "transformers"}),
+        ("edgec.pipeline.plan_generic", {"onnx", "torch", "tvm", "transformers"}),
         ("edgec.pipeline.run", {"torch", "tvm", "transformers"}),
     ],
 )

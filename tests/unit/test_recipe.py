@@ -12,6 +12,7 @@ from edgec.errors import EdgecError, UsageError
 from edgec.recipe import (
     find_recipe,
     list_recipes,
+    load_any_recipe,
     load_recipe,
     parse_model_source,
     parse_text_source,
@@ -43,7 +44,7 @@ def test_defaults(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(resources.folder("recipes").glob("*.yaml")), ids=str)
 def test_every_recipe_loads(path: Path) -> None:
-    recipe = load_recipe(path).recipe
+    recipe = load_any_recipe(path).recipe
     assert recipe.name == path.stem
     first_line = path.read_text(encoding="utf-8").splitlines()[0]
     assert first_line == "# yaml-language-server: $schema=../docs/schemas/recipe.schema.json"
@@ -226,7 +227,7 @@ ADDITIONS = [
     ),
     ("exports: [onnx]", "exports.0: 'onnx' isn't one of the exports; leave it out, there are no"),
     ("tuning: {timeout_s: 0}", "tuning.timeout_s: 0 is too small; write at least 1"),
-    ('"a\\nb": 1', "r.yaml:7:1: 'a\\nb': unknown field; the fields here are schema, name"),
+    ('"a\\nb": 1', "r.yaml:7:1: 'a\\nb': unknown field; the fields here are schema, kind, name"),
 ]
 
 

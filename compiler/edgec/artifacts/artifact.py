@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgec.artifacts.interface import INTERFACE, read_interface
 from edgec.artifacts.layout import (
     CHAT_CONFIG,
     GOLDEN,
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edgec.artifacts.interface import ModelInterface
+
+GENERIC = "generic"
 _REBUILD = "build it again with edgec build"
 
 
@@ -58,6 +62,16 @@ class Artifact:
     def report(self) -> dict[str, Any]:
         """Quality and verification figures."""
         return _read(self.folder / REPORT)
+
+    @property
+    def interface(self) -> ModelInterface | None:
+        """What the function of a generic model takes and returns; None for a decoder.
+
+        Raises:
+            VerificationError: the file is missing or damaged.
+        """
+        generic = self.manifest["recipe"].get("kind") == GENERIC
+        return read_interface(self.folder / INTERFACE) if generic else None
 
     @property
     def chat_config(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgec.artifacts.interface import INTERFACE
 from edgec.artifacts.layout import (
     CHAT_CONFIG,
     GOLDEN,
@@ -38,21 +39,23 @@ class Parts:
         libraries: the model library in all its forms, and what belongs to it.
         weights: folder with ``tensor-cache.json`` and its shards.
         tokenizer: files that lie beside the weights.
-        chat_config: content of ``mlc-chat-config.json``.
+        chat_config: content of ``mlc-chat-config.json``; None for functions of tensors.
         report: content of ``report.json``.
         golden: golden inputs and outputs, if the library was run.
         reference_kernels: what each kernel computes, if a stand-in can check them alone.
         model_manifest: content of ``mlc-model-manifest.json``, for libraries that WebLLM runs.
+        interface: content of ``edgec-model.json``, for generic models.
     """
 
     libraries: tuple[Path, ...]
     weights: Path
     tokenizer: tuple[Path, ...]
-    chat_config: dict[str, Any]
+    chat_config: dict[str, Any] | None
     report: dict[str, Any]
     golden: Path | None
     reference_kernels: Path | None = None
     model_manifest: dict[str, Any] | None = None
+    interface: dict[str, Any] | None = None
 
 
 def _read_all(files: Sequence[Path]) -> dict[Path, str]:
@@ -134,7 +137,10 @@ def _fill(folder: Path, parts: Parts) -> None:
         shutil.copyfile(file, model / file.name)
     for file in parts.tokenizer:
         shutil.copyfile(file, model / file.name)
-    (model / CHAT_CONFIG).write_text(pretty_json(parts.chat_config))
+    if parts.chat_config is not None:
+        (model / CHAT_CONFIG).write_text(pretty_json(parts.chat_config))
+    if parts.interface is not None:
+        (folder / INTERFACE).write_text(pretty_json(parts.interface))
     if parts.model_manifest is not None:
         (model / MODEL_MANIFEST).write_text(pretty_json(parts.model_manifest))
     (folder / REPORT).write_text(pretty_json(parts.report))

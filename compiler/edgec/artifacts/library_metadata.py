@@ -9,9 +9,13 @@ from edgec.models.window import SlidingWindow, window_fields
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edgec.artifacts.interface import Embedding, ModelInterface
     from edgec.layouts.specs import TensorSpec
     from edgec.models.images import ImageInput
     from edgec.models.kv_cache import KVCacheSpec
+
+NO_CACHE = "none"
+"""The ``kv_state_kind`` of libraries without a KV cache."""
 
 
 def library_metadata(
@@ -53,17 +57,71 @@ def library_metadata(
             "num_attention_heads": cache.heads,
             "num_key_value_heads": cache.kv_heads,
         },
-        "params": [
-            {
-                "name": tensor.name,
-                "shape": list(tensor.shape),
-                "dtype": tensor.dtype,
-                "preprocs": [],
-                "pipeline_stages": [0],
-            }
-            for tensor in tensors
-        ],
+        "params": _params(tensors),
         "memory_usage": dict(sorted(workspace.items())),
         **({} if program is None else {"artifact": dict(program)}),
         **({} if image is None else {"image": {"size": image.size, "tokens": image.tokens}}),
     }
+
+
+def generic_metadata(
+    *,
+    model_type: str,
+    quantization: str,
+    interface: ModelInterface,
+    tensors: Sequence[TensorSpec],
+    workspace: Mapping[str, int],
+) -> dict[str, Any]:
+    """The metadata of a library without a KV cache.
+
+    The fields of text that every engine reads are there: of an embedding model, one call takes whole
+    texts, so the chunk is the context. Of plain functions they say nothing; what those take stands in
+    ``edgec-model.json``.
+    """
+    embedding = interface.embedding
+    length = interface.length if embedding else 1
+    task: dict[str, Any] = {"model_task": "tensors"}
+    if embedding is not None:
+        task = {
+            "model_task": "embedding",
+            "embedding_metadata": embedding_metadata(model_type, embedding),
+        }
+    return {
+        "model_type": model_type,
+        **task,
+        "quantization": quantization,
+        "context_window_size": length,
+        "sliding_window_size": -1,
+        "attention_sink_size": -1,
+        "prefill_chunk_size": length,
+        "max_batch_size": interface.batch,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+        "seqlen_padding_factor": 1,
+        "disaggregation": False,
+        "kv_state_kind": NO_CACHE,
+        "params": _params(tensors),
+        "memory_usage": dict(sorted(workspace.items())),
+    }
+
+
+def embedding_metadata(model_type: str, embedding: Embedding) -> dict[str, Any]:
+    """What engines read of an embedding model."""
+    return {
+        "model_type": model_type,
+        "pooling_strategy": embedding.pooling,
+        "normalize": embedding.normalize,
+    }
+
+
+def _params(tensors: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": tensor.name,
+            "shape": list(tensor.shape),
+            "dtype": tensor.dtype,
+            "preprocs": [],
+            "pipeline_stages": [0],
+        }
+        for tensor in tensors
+    ]

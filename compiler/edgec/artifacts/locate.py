@@ -10,7 +10,7 @@ from edgec import suggest
 from edgec.artifacts.artifact import open_artifact
 from edgec.artifacts.layout import MANIFEST
 from edgec.errors import ToolchainError, UsageError
-from edgec.recipe import find_recipe, load_recipe
+from edgec.recipe import find_recipe, load_any_recipe
 from edgec.target import HOST, resolve_host
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _of_recipe(name: str, root: Path) -> Artifact:
             where=error.where,
             remedy=error.remedy,
         ) from error
-    recipe = load_recipe(file).recipe.name
+    recipe = load_any_recipe(file).recipe.name
     chosen = _choose(root / recipe)
     if chosen is None:
         out = "" if root == _DEFAULT_ROOT else f" --out {root}"

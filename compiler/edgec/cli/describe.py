@@ -32,15 +32,16 @@ def artifact_lines(manifest: Mapping[str, Any]) -> list[Line]:
 def memory_text(memory: Mapping[str, Any]) -> str:
     """A memory plan: the total and its parts; the workspace may be unknown (None)."""
     workspace = memory["workspace_bytes"]
-    parts = [
-        f"weights {format_bytes(memory['weights_bytes'])}",
-        f"KV cache {format_bytes(memory['kv_cache_bytes'])}",
-    ]
+    parts = [f"weights {format_bytes(memory['weights_bytes'])}"]
+    if memory["context_length"]:
+        parts.append(f"KV cache {format_bytes(memory['kv_cache_bytes'])}")
     if workspace is not None:
         parts.append(f"workspace {format_bytes(workspace)}")
     least = "" if workspace is not None else "at least "
     total, window = format_bytes(memory["total_bytes"]), memory.get("sliding_window")
     where = f"at {memory['context_length']} tokens"
+    if not memory["context_length"]:
+        where = "at the largest sizes"
     if window is not None:
         where = f"with a window of {window} tokens"
     return f"{least}{total} {where}: {', '.join(parts)}"
@@ -67,6 +68,7 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     if compiler := report.get("compiler"):
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
+    lines += [("output", output_text(name, errors)) for name, errors in _outputs(report)]
     if paths := report.get("paths"):
         lines.append(("paths", paths_text(paths)))
     if images := report.get("images"):
@@ -80,6 +82,17 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     if kernels := report.get("kernels"):
         lines.append(("kernels", kernels_text(kernels, run.get("standin", "?"))))
     return lines
+
+
+def _outputs(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
+    return sorted(report.get("outputs", {}).items())
+
+
+def output_text(name: str, errors: Mapping[str, float]) -> str:
+    """Relative errors of a generic model's output: all of it, and the compiler's part."""
+    total = errors.get("total", errors["quantizer"])
+    compiler = f", of which the compiler {errors['compiler']:.1e}" if "compiler" in errors else ""
+    return f"{name} within {total:.1e} of the original{compiler}"
 
 
 def _on(tokens: int | None) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from edgec.cachefolder import cache_root
 from edgec.pipeline.filedigests import FileDigests
 from edgec.pipeline.plan import plan_build
+from edgec.pipeline.plan_generic import plan_generic
 from edgec.pipeline.store import Store
-from edgec.recipe import find_recipe, load_recipe
+from edgec.recipe import LoadedGeneric, find_recipe, load_any_recipe
 from edgec.target import load_target
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgec.pipeline.plan import BuildPlan
+    from edgec.pipeline.plan_generic import GenericPlan
     from edgec.progress import Progress
     from edgec.recipe import LoadedRecipe
     from edgec.target import Target
@@ -33,7 +35,7 @@ class Request:
         digests: of the model's files.
     """
 
-    loaded: LoadedRecipe
+    loaded: LoadedRecipe | LoadedGeneric
     targets: tuple[Target, ...]
     store: Store
     digests: FileDigests
@@ -45,8 +47,12 @@ class Request:
         verify: bool,
         dump_ir: Path | None = None,
         progress: Progress | None = None,
-    ) -> BuildPlan:
+    ) -> BuildPlan | GenericPlan:
         """The stages for one target."""
+        if isinstance(self.loaded, LoadedGeneric):
+            return plan_generic(
+                self.loaded, target, self.digests, verify=verify, dump_ir=dump_ir, progress=progress
+            )
         return plan_build(
             self.loaded, target, self.digests, verify=verify, dump_ir=dump_ir, progress=progress
         )
@@ -66,7 +72,7 @@ def read_request(
     Raises:
         EdgecError: something was named that can't be used.
     """
-    loaded = load_recipe(find_recipe(recipe), overrides, synthetic=weights == "synthetic")
+    loaded = load_any_recipe(find_recipe(recipe), overrides, synthetic=weights == "synthetic")
     found = {target.name: target for target in map(load_target, targets or loaded.recipe.targets)}
     store = Store(cache_root())
     return Request(loaded, tuple(found.values()), store, FileDigests(store))

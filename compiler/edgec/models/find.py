@@ -84,7 +84,8 @@ def family_name(config: dict[str, Any]) -> str:
         raise UnsupportedModelError(
             f"architecture {model_type!r} is not supported{hint}",
             where="config.json: model_type",
-            remedy=f"supported families: {', '.join(known)}",
+            remedy=f"supported families: {', '.join(known)};"
+            " networks that write no text are built with kind: generic in the recipe",
         )
     return name
 

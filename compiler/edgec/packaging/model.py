@@ -114,9 +114,15 @@ def read_model(
     """Look at an artifact, of which every file is as its manifest says.
 
     Raises:
-        UsageError: it isn't for phones or browsers.
+        UsageError: it isn't for phones or browsers, or is a generic model.
         VerificationError: its library or its index of weights is damaged, or another model's.
     """
+    if artifact.interface is not None:
+        raise UsageError(
+            "it is a generic model, and the engines in these packages run models that chat",
+            where=str(artifact.folder),
+            remedy="link lib/ into the app yourself: docs/generic.md says what its function takes",
+        )
     listed: Mapping[str, Mapping[str, object]] = artifact.manifest["files"]
     found = [name for name in (OBJECTS, MODULE) if f"{LIBRARY_FOLDER}/{name}" in listed]
     if not found:

@@ -123,7 +123,7 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 LowerQuantizedTake(),
             ],
         ),
-        (FUSED, _fusion()),
+        (FUSED, fusion()),
         (
             "3-schedule",
             [dlight.ApplyDefaultSchedule(CPUElementwise(vector_bits))],
@@ -161,7 +161,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 LowerQuantizedTake(),
             ],
         ),
-        (FUSED, _fusion()),
+        (FUSED, fusion()),
         (
             "3-schedule",
             [
@@ -195,7 +195,7 @@ def _common(lowering: Lowering, target: tvm.target.Target) -> list[Any]:
     ]
 
 
-def _fusion() -> list[Any]:
+def fusion() -> list[Any]:
     """Phase 2."""
     transform = relax.transform
     return [

@@ -58,19 +58,22 @@ _TWINS = {
 """Kernel of TVM's KV cache on GPUs to the one on CPUs."""
 
 
-def reference_kernels(mod: tvm.IRModule, cache: KVCacheSpec, vocab_size: int) -> tvm.IRModule:
+def reference_kernels(
+    mod: tvm.IRModule, cache: KVCacheSpec | None = None, vocab_size: int | None = None
+) -> tvm.IRModule:
     """A module of functions for the CPU, named as the kernels of ``mod`` that they stand for.
 
     Args:
         mod: fused, before rules have scheduled it.
-        cache: the model's KV cache.
-        vocab_size: entries of the logits.
+        cache: the model's KV cache; None for a model without one.
+        vocab_size: entries of the logits; None for a model without them.
 
     Returns:
         A reference for each kernel that has one. Kernels that draw tokens have none here: the
         functions made of them are checked as a whole.
     """
-    twins = _kv_cache_twins(cache) | _logit_twins(vocab_size)
+    twins = {} if cache is None else _kv_cache_twins(cache)
+    twins |= {} if vocab_size is None else _logit_twins(vocab_size)
     references: dict[str, tirx.PrimFunc] = {}
     for var, function in mod.functions_items():
         name = var.name_hint

@@ -11,14 +11,13 @@ import re
 from typing import TYPE_CHECKING
 
 from edgec.errors import EdgecError
-from edgec.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from edgec.checkpoints import ModelSource
-    from edgec.recipe import LoadedRecipe
+    from edgec.recipe import Loaded
 
 _FIELD = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
 _CONFIG = "config.json: "
@@ -26,7 +25,7 @@ _CONFIG = "config.json: "
 
 @contextlib.contextmanager
 def blaming(
-    loaded: LoadedRecipe, source: ModelSource | None = None, cache: Path | None = None
+    loaded: Loaded, source: ModelSource | None = None, cache: Path | None = None
 ) -> Iterator[None]:
     """Improve the ``where`` of errors that pass through.
 
@@ -44,11 +43,9 @@ def blaming(
         raise type(error)(error.what, where=where, remedy=error.remedy) from error
 
 
-def _origin(
-    where: str, loaded: LoadedRecipe, source: ModelSource | None, cache: Path | None
-) -> str:
+def _origin(where: str, loaded: Loaded, source: ModelSource | None, cache: Path | None) -> str:
     parts = where.split(".")
-    if _FIELD.fullmatch(where) and parts[0] in Recipe.model_fields:
+    if _FIELD.fullmatch(where) and parts[0] in type(loaded.recipe).model_fields:
         path = tuple(int(part) if part.isdigit() else part for part in parts)
         return f"{loaded.document.place(path)}: {where}"
     if source is not None and where.startswith(_CONFIG):

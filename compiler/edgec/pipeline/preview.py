@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgec.pipeline.plan import BuildPlan
     from edgec.pipeline.store import Store
     from edgec.quantization.schemes import Scheme, TensorScheme
+    from edgec.recipe.sections import Budget
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class Preview:
 
     Attributes:
         diagnosis: which stages run, and why.
-        weights: by the way of storing them, the largest part first.
+        weights: by the way of storing them, the largest part first; none of a generic model before it
+            is imported.
         memory: ``workspace`` is None before the library is compiled.
         library: bytes of the library; None before it is compiled.
         artifact: bytes of weights, library if it is known, tokenizer and the like; without the
@@ -97,8 +99,9 @@ class Preview:
 
     @property
     def bits_per_weight(self) -> float:
-        """Stored bits by number of weights, scales and plain tensors included."""
-        return 8 * self.memory.weights / sum(group.weights for group in self.weights)
+        """Stored bits by number of weights, scales and plain tensors included; 0 if none is known."""
+        weights = sum(group.weights for group in self.weights)
+        return 8 * self.memory.weights / weights if weights else 0.0
 
 
 def preview(plan: BuildPlan, store: Store) -> Preview:
@@ -126,8 +129,8 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         _codes(plan, outputs.get("checkpoint"), parameters),
     )
     check_fit(plan)
-    groups = _groups(parameters, schemes, scheme)
-    library, workspace = _compiled(outputs.get("compile"))
+    groups = weight_groups(parameters, schemes, scheme)
+    library, workspace = compiled_sizes(outputs.get("compile"))
     memory = MemoryPlan(
         weights=sum(group.bytes for group in groups),
         kv_cache=_cache_spec(config, scheme).sequence_bytes(plan.context_length, plan.window),
@@ -143,7 +146,9 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         memory=memory,
         library=library,
         artifact=artifact,
-        budgets=_budgets(plan, memory, artifact, complete=library is not None),
+        budgets=budget_checks(
+            plan.loaded.recipe.budget, memory, artifact, complete=library is not None
+        ),
     )
 
 
@@ -159,11 +164,12 @@ def _codes(
     return expected_forms(plan.source.config, parameters)
 
 
-def _groups(
+def weight_groups(
     parameters: Sequence[Parameter],
     schemes: Mapping[str, TensorScheme | None],
     scheme: Scheme,
 ) -> tuple[WeightGroup, ...]:
+    """The parameters by the way of storing them, the largest part first."""
     members: dict[str, list[Parameter]] = {}
     for parameter in parameters:
         members.setdefault(_storage(schemes[parameter.name], scheme), []).append(parameter)
@@ -192,7 +198,7 @@ def _cache_spec(config: dict[str, Any], scheme: Scheme) -> KVCacheSpec:
     return spec
 
 
-def _compiled(folder: Path | None) -> tuple[int | None, dict[str, int] | None]:
+def compiled_sizes(folder: Path | None) -> tuple[int | None, dict[str, int] | None]:
     """Size of the library and workspace by function, if the stage ran."""
     if folder is None:
         return None, None
@@ -212,10 +218,10 @@ def _small_files(stored: Path | None, source: ModelSource) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def _budgets(
-    plan: BuildPlan, memory: MemoryPlan, artifact: int, *, complete: bool
+def budget_checks(
+    budget: Budget, memory: MemoryPlan, artifact: int, *, complete: bool
 ) -> tuple[BudgetCheck, ...]:
-    budget = plan.loaded.recipe.budget
+    """Those limits of a recipe that are set, against the sizes that are known."""
     limits = (
         ("memory_mb", budget.memory_mb, memory.total),
         ("artifact_mb", budget.artifact_mb, artifact),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgec import __version__
 from edgec.artifacts.artifact import open_artifact
 from edgec.artifacts.assemble import Parts, assemble
+from edgec.artifacts.interface import INTERFACE
 from edgec.artifacts.layout import (
     CHAT_CONFIG,
     GOLDEN,
@@ -34,12 +35,14 @@ from edgec.pipeline.executor import execute
 from edgec.pipeline.failures import storing
 from edgec.pipeline.fit import check_fit
 from edgec.pipeline.history import History
+from edgec.pipeline.plan import BuildPlan
 from edgec.pipeline.sources import Sources
 from edgec.pipeline.stage import StageIdentity, identify
 from edgec.quantization.store import read_index
 from edgec.quantization.takeover import TAKEN_OVER
 from edgec.stages.model_file import ModelFile
 from edgec.standins import NATIVE
+from edgec.verification.generic import broken_limit
 from edgec.verification.verdict import gates
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
     from edgec.pipeline.build import StageResult
     from edgec.pipeline.filedigests import FileDigests
-    from edgec.pipeline.plan import BuildPlan
+    from edgec.pipeline.plan_generic import GenericPlan
     from edgec.pipeline.store import Store
 
 ASSEMBLE = "artifact"
@@ -77,7 +80,7 @@ class BuildResult:
 
 
 def build(
-    plan: BuildPlan,
+    plan: BuildPlan | GenericPlan,
     place: Path,
     store: Store,
     digests: FileDigests,
@@ -137,16 +140,16 @@ def build(
     )
 
 
-def _check_fit(plan: BuildPlan, store: Store) -> None:
+def _check_fit(plan: BuildPlan | GenericPlan, store: Store) -> None:
     """Refuse what the device can't hold, unless the library is there and hence was checked."""
-    if LIMIT not in plan.target.limits:
+    if not isinstance(plan, BuildPlan) or LIMIT not in plan.target.limits:
         return
     identity = identify(plan.stages)["compile"]
     if store.lookup(identity.name, identity.digest) is None:
         check_fit(plan)
 
 
-def _build_digest(plan: BuildPlan, identities: Mapping[str, StageIdentity]) -> str:
+def _build_digest(plan: BuildPlan | GenericPlan, identities: Mapping[str, StageIdentity]) -> str:
     return digest_json(
         {
             "edgec": __version__,
@@ -171,7 +174,7 @@ def _present_manifest(place: Path, digest: str, digests: FileDigests) -> dict[st
     return artifact.manifest
 
 
-def _report(plan: BuildPlan, results: Mapping[str, StageResult]) -> dict[str, Any]:
+def _report(plan: BuildPlan | GenericPlan, results: Mapping[str, StageResult]) -> dict[str, Any]:
     head: dict[str, Any] = {
         "schema": REPORT_SCHEMA,
         "recipe": plan.name,
@@ -204,7 +207,7 @@ def _groups(model: ModelFile, names: Collection[str]) -> list[int]:
 
 
 def _write(
-    plan: BuildPlan,
+    plan: BuildPlan | GenericPlan,
     place: Path,
     digest: str,
     digests: FileDigests,
@@ -223,7 +226,8 @@ def _write(
         libraries=tuple(results["compile"].path / name for name in library["files"]),
         weights=results["pack"].path,
         tokenizer=tuple(model_folder / name for name in model.files),
-        chat_config=json.loads((results["chat"].path / CHAT_CONFIG).read_text()),
+        chat_config=_described(results, CHAT_CONFIG),
+        interface=_described(results, INTERFACE),
         report=report,
         golden=golden if golden is not None and golden.is_file() else None,
         reference_kernels=(
@@ -258,34 +262,48 @@ def _write(
     return assemble(place, parts, manifest, digests.digests)
 
 
-def _model_manifest(plan: BuildPlan, weights: Path) -> dict[str, Any] | None:
+def _described(results: Mapping[str, StageResult], name: str) -> dict[str, Any] | None:
+    """What the artifact says of itself in a file; None if this kind of artifact hasn't it."""
+    stage = results["chat" if "chat" in results else "interface"]
+    path = stage.path / name
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _model_manifest(plan: BuildPlan | GenericPlan, weights: Path) -> dict[str, Any] | None:
     """Of the tensors that were packed, whatever the library was compiled for."""
-    if plan.target.platform != BROWSERS:
+    if plan.target.platform != BROWSERS or not isinstance(plan, BuildPlan):
         return None
     index = read_cache_index(weights)
     tensors = (tensor for shard in index.records for tensor in shard.records)
     return model_manifest(tensors, plan.image)
 
 
-def _memory_plan(plan: BuildPlan, facts: dict[str, Any]) -> MemoryPlan:
+def _memory_plan(plan: BuildPlan | GenericPlan, facts: dict[str, Any]) -> MemoryPlan:
     specs = [
         TensorSpec(item["name"], tuple(item["shape"]), item["dtype"], "")
         for item in facts["metadata"]["params"]
     ]
+    window = plan.window if isinstance(plan, BuildPlan) else None
     return MemoryPlan(
         weights=weight_bytes(specs),
         kv_cache=facts["kv_cache_bytes"],
-        context_length=plan.context_length,
-        sliding_window=plan.window.size if plan.window else None,
+        context_length=plan.context_length if isinstance(plan, BuildPlan) else 0,
+        sliding_window=window.size if window else None,
         decode_weights=facts["decode_weights_bytes"],
         largest_buffer=facts["largest_buffer_bytes"],
         workspace=facts["metadata"]["memory_usage"],
     )
 
 
-def _check_gates(plan: BuildPlan, report: dict[str, Any]) -> None:
-    quality = plan.loaded.recipe.quality
-    broken = gates(report, quality)
+def _check_gates(plan: BuildPlan | GenericPlan, report: dict[str, Any]) -> None:
+    if isinstance(plan, BuildPlan):
+        broken = gates(report, plan.loaded.recipe.quality)
+    else:
+        limit = broken_limit(report, plan.loaded.recipe.quality.max_error)
+        broken = [] if limit is None else [limit]
     if broken:
         raise VerificationError(
             f"the quality gate is broken: {'; '.join(broken)}",
@@ -294,7 +312,7 @@ def _check_gates(plan: BuildPlan, report: dict[str, Any]) -> None:
         )
 
 
-def _check_memory(plan: BuildPlan, memory: MemoryPlan) -> None:
+def _check_memory(plan: BuildPlan | GenericPlan, memory: MemoryPlan) -> None:
     budget = plan.loaded.recipe.budget.memory_mb
     if budget is not None and memory.total > budget * MIB:
         raise VerificationError(
@@ -302,11 +320,11 @@ def _check_memory(plan: BuildPlan, memory: MemoryPlan) -> None:
             f" {memory.weights / MIB:.1f}, KV cache {memory.kv_cache / MIB:.1f}, workspace"
             f" {memory.largest_workspace / MIB:.1f}) and the budget is {budget}",
             where=_place(plan, "budget", "memory_mb"),
-            remedy="lower context.length or context.prefill_chunk, quantize further, or raise it",
+            remedy=f"lower {_sizes(plan)}, quantize further, or raise it",
         )
 
 
-def _check_size(plan: BuildPlan, total: int) -> None:
+def _check_size(plan: BuildPlan | GenericPlan, total: int) -> None:
     budget = plan.loaded.recipe.budget.artifact_mb
     if budget is not None and total > budget * MIB:
         raise VerificationError(
@@ -316,6 +334,13 @@ def _check_size(plan: BuildPlan, total: int) -> None:
         )
 
 
-def _place(plan: BuildPlan, *path: str) -> str:
+def _sizes(plan: BuildPlan | GenericPlan) -> str:
+    """What decides how much a model takes beside its weights."""
+    if isinstance(plan, BuildPlan):
+        return "context.length or context.prefill_chunk"
+    return "the maximum of a dimension"
+
+
+def _place(plan: BuildPlan | GenericPlan, *path: str) -> str:
     """A field of the recipe with the line where it was written."""
     return f"{plan.loaded.document.place(path)}: {'.'.join(path)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgec import resources, suggest, yamlfile
 from edgec.errors import UsageError
+from edgec.recipe.generic import GenericRecipe
 from edgec.recipe.names import names_in
 from edgec.recipe.overrides import apply_overrides
 from edgec.recipe.schema import Recipe
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
 _SUFFIXES = (".yaml", ".yml")
 
 
+GENERIC = "generic"
+"""The ``kind`` of recipes that :class:`GenericRecipe` describes."""
+
+
 @dataclass(frozen=True)
-class LoadedRecipe:
-    """A recipe and where it came from.
+class Loaded:
+    """A recipe of either kind and where it came from.
 
     Attributes:
         recipe: the checked recipe, with overrides applied.
@@ -34,17 +39,49 @@ class LoadedRecipe:
         document: the values and where each was written.
     """
 
-    recipe: Recipe
+    recipe: Recipe | GenericRecipe
     path: Path
     base: Path
     overrides: tuple[str, ...]
     document: Document = field(repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class LoadedRecipe(Loaded):
+    """The recipe of a decoder."""
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class LoadedGeneric(Loaded):
+    """The recipe of a generic model."""
+
+    recipe: GenericRecipe
+
+
 def load_recipe(
     path: Path, overrides: Sequence[str] = (), *, synthetic: bool = False
 ) -> LoadedRecipe:
-    """Read and check a recipe.
+    """Read and check the recipe of a decoder; see :func:`load_any_recipe`.
+
+    Raises:
+        UsageError: the same, or it is the recipe of a generic model.
+    """
+    loaded = load_any_recipe(path, overrides, synthetic=synthetic)
+    if not isinstance(loaded, LoadedRecipe):
+        raise UsageError(
+            "this needs a decoder of text, and the recipe's model is a generic one",
+            where=f"{loaded.document.place(('kind',))}: kind",
+            remedy="name the recipe of a decoder; edgec plan and edgec build take this one too",
+        )
+    return loaded
+
+
+def load_any_recipe(
+    path: Path, overrides: Sequence[str] = (), *, synthetic: bool = False
+) -> LoadedRecipe | LoadedGeneric:
+    """Read and check a recipe of either kind.
 
     Args:
         path: the YAML file; messages name it as given here.
@@ -55,19 +92,19 @@ def load_recipe(
         UsageError: the file or an override can't be accepted; all problems in one message.
     """
     written = yamlfile.load(path)
-    document = apply_overrides(written, overrides, Recipe)
+    generic = written.data.get("kind") == GENERIC
+    model = GenericRecipe if generic else Recipe
+    document = apply_overrides(written, overrides, model)
     if synthetic and (first := synthetic_overrides(document.data, path)):
         # Those of the user come after, except the source, which they are about.
         rest = [text for text in overrides if not text.startswith("model.source=")]
         overrides = (*first, *rest)
-        document = apply_overrides(written, overrides, Recipe)
-    return LoadedRecipe(
-        recipe=validate(Recipe, document),
-        path=path,
-        base=path.absolute().parent,
-        overrides=tuple(overrides),
-        document=document,
-    )
+        document = apply_overrides(written, overrides, model)
+    base, given = path.absolute().parent, tuple(overrides)
+    if generic:
+        checked = validate(GenericRecipe, document)
+        return LoadedGeneric(checked, path, base, given, document)
+    return LoadedRecipe(validate(Recipe, document), path, base, given, document)
 
 
 def list_recipes() -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from edgec.recipe.jsonschema import recipe_json_schema
+from edgec.recipe.jsonschema import decoder_json_schema
 from edgec.validation.reference import code, field_tables, table
 
 EXAMPLE = """\
 # yaml-language-server: $schema=../docs/schemas/recipe.schema.json
 schema: edgec.recipe/v1
+kind: decoder # the default
 name: smollm2-135m # also the folder of the artifacts
 description: SmolLM2 135M for x86 servers and desktops.
 
@@ -128,6 +129,6 @@ def recipe_reference() -> str:
             _OVERRIDE_RULES,
             table(("Option", "Effect on the example"), rows),
             _AFTER_OVERRIDES,
-            field_tables(recipe_json_schema()),
+            field_tables(decoder_json_schema()),
         ]
     )

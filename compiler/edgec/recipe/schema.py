@@ -43,6 +43,14 @@ class Recipe(Section):
     schema_version: Literal["edgec.recipe/v1"] = Field(
         alias="schema", description="Version of this file's format.", examples=[SCHEMA]
     )
+    kind: Literal["decoder"] = Field(
+        "decoder",
+        description=(
+            "What the model is: a decoder of text. Any other network is generic, which has fields of "
+            "its own."
+        ),
+        examples=["decoder"],
+    )
     name: Name = Field(
         description="Name of the recipe and of the artifacts' folder.", examples=["tinypy"]
     )

@@ -31,6 +31,24 @@ class ModelReference:
 
 
 @dataclass(frozen=True)
+class GenericReference:
+    """A parsed ``model.source`` of a generic recipe.
+
+    Attributes:
+        kind: ``"hub"``, ``"folder"`` or ``"synthetic"`` as in :class:`ModelReference`; ``"onnx"`` or
+            ``"exported"`` (a file of torch) for a file; ``"torch"`` for a function of a Python file.
+        location: ``ORG/NAME``, or a path relative to the recipe's folder (or absolute).
+        revision: of a hub model.
+        function: of a Python file.
+    """
+
+    kind: Literal["hub", "folder", "synthetic", "onnx", "exported", "torch"]
+    location: str
+    revision: str | None = None
+    function: str | None = None
+
+
+@dataclass(frozen=True)
 class TextReference:
     """A parsed ``quality.text``.
 
@@ -56,6 +74,29 @@ def parse_model_source(text: str) -> ModelReference:
     if prefix == "synthetic":
         return ModelReference("synthetic", _path(rest, "synthetic:my-model/config.json"))
     return ModelReference("folder", _path(text, "my-model"))
+
+
+def parse_generic_source(text: str) -> GenericReference:
+    """Read what :func:`parse_model_source` does, an ``.onnx`` or ``.pt2`` file, or a function.
+
+    Raises:
+        pydantic_core.PydanticCustomError: the text is none of these.
+    """
+    prefix, rest = _split(text, ("hf", "synthetic", "torch"))
+    if prefix == "torch":
+        file, separator, function = rest.rpartition(":")
+        if not separator or not file.endswith(".py") or not function.isidentifier():
+            raise refused(
+                f"{text[:80]!r} doesn't name a function of a Python file",
+                "write torch:FILE.py:FUNCTION, for example torch:my_model.py:make",
+            )
+        return GenericReference("torch", _path(file, "my_model.py"), function=function)
+    if not prefix and text.endswith(".onnx"):
+        return GenericReference("onnx", _path(text, "my-model.onnx"))
+    if not prefix and text.endswith(".pt2"):
+        return GenericReference("exported", _path(text, "my-model.pt2"))
+    model = parse_model_source(text)
+    return GenericReference(model.kind, model.location, model.revision)
 
 
 def parse_text_source(text: str) -> TextReference:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticCustomError
 
 from edgec.errors import UsageError
-from edgec.recipe.source import parse_model_source
+from edgec.recipe.source import parse_generic_source, parse_model_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,9 @@ def synthetic_overrides(recipe: Mapping[str, Any], path: Path) -> tuple[str, ...
     source = _source(recipe)
     if source is None or source.startswith("synthetic:"):
         return ()
+    generic = recipe.get("kind") == "generic"
+    if generic:
+        _check_config(source, path)
     config = local_config(source, path)
     if config is None:
         folder = path.stem if source.startswith("hf:") else source
@@ -43,10 +46,25 @@ def synthetic_overrides(recipe: Mapping[str, Any], path: Path) -> tuple[str, ...
             where=str(path.parent / folder / CONFIG),
             remedy=f"put the {CONFIG} of {source} there",
         )
+    if generic:
+        return (f"model.source=synthetic:{config}", "quality.max_error=null")
     found = [f"model.source=synthetic:{config}", "quality=null"]
     if not (path.absolute().parent / config).with_name(_TOKENIZER).is_file():
         found.append("chat.template=completion")
     return tuple(found)
+
+
+def _check_config(source: str, path: Path) -> None:
+    try:
+        kind = parse_generic_source(source).kind
+    except PydanticCustomError:
+        return  # the check of the recipe says it better
+    if kind in ("onnx", "exported", "torch"):
+        raise UsageError(
+            f"{source} brings its own weights, which can't be replaced by random ones",
+            where=str(path),
+            remedy="leave out --weights synthetic",
+        )
 
 
 def local_config(source: str, path: Path) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.artifacts.library_metadata import NO_CACHE
 from edgec.ir.load import load_tvm
 from edgec.models.kv_cache import PAGE_SIZE
 from edgec.runtime.embedded_images import (
@@ -58,14 +59,17 @@ class Engine(ForwardPasses):
         self._params = [
             self._on_device(weights.tensor(item["name"])) for item in self.metadata["params"]
         ]
-        shape = tvm.runtime.ShapeTuple
-        self._cache = self._vm["create_tir_paged_kv_cache"](
-            shape([self.capacity.sequences]),
-            shape([self.capacity.tokens]),
-            shape([self.capacity.prefill_chunk]),
-            shape([PAGE_SIZE]),
-            shape([int(self.window is not None)]),
-        )
+        self._cache = self._create_cache() if self.has_cache else None
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether the library is a decoder's; others are functions to :meth:`run`."""
+        return bool(self.metadata.get("kv_state_kind") != NO_CACHE)
+
+    def run(self, name: str, *arguments: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        """Call a function that takes arrays and the weights; its results as arrays."""
+        tensors = [self._tensor(argument) for argument in arguments]
+        return _arrays(self._vm[name](*tensors, self._params))
 
     def softmax(self, logits: Logits, temperature: Sequence[float]) -> Logits:
         """``softmax(logits / temperature)`` of ``(batch, vocab)``, by the library's kernel."""
@@ -92,9 +96,7 @@ class Engine(ForwardPasses):
 
     def call(self, name: str, *arguments: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
         """Call a function on arrays; its results, one or several, as arrays."""
-        result = self._vm[name](*(self._tensor(argument) for argument in arguments))
-        several = [result] if hasattr(result, "numpy") else list(result)
-        return tuple(item.numpy() for item in several)
+        return _arrays(self._vm[name](*(self._tensor(argument) for argument in arguments)))
 
     def embed_image(self, pixels: npt.NDArray[np.uint8]) -> EmbeddedImage:
         """The embeddings of an image ``(size, size, 3)`` of the size that the library takes."""
@@ -110,6 +112,16 @@ class Engine(ForwardPasses):
     def function(self, name: str) -> Any:
         """A function of the library, for what this class has no method for."""
         return self._vm[name]
+
+    def _create_cache(self) -> Any:
+        shape = self._tvm.runtime.ShapeTuple
+        return self._vm["create_tir_paged_kv_cache"](
+            shape([self.capacity.sequences]),
+            shape([self.capacity.tokens]),
+            shape([self.capacity.prefill_chunk]),
+            shape([PAGE_SIZE]),
+            shape([int(self.window is not None)]),
+        )
 
     def _change(self, name: str, *numbers: int) -> None:
         self._builtin(name)(self._cache, *numbers)
@@ -148,3 +160,8 @@ class Engine(ForwardPasses):
 
     def _on_device(self, tensor: Any) -> Any:
         return tensor if tensor.device == self.device else tensor.copyto(self.device)
+
+
+def _arrays(result: Any) -> tuple[npt.NDArray[Any], ...]:
+    several = [result] if hasattr(result, "numpy") else list(result)
+    return tuple(item.numpy() for item in several)

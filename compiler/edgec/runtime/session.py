@@ -113,11 +113,18 @@ def open_session(
     Raises:
         ToolchainError: this processor can't run the library, or the installed runtime isn't the
             one that it was built for.
-        UsageError: ``context`` is more than the artifact's.
+        UsageError: ``context`` is more than the artifact's, or it is a generic model's.
         VerificationError: a file is missing or cut short, or the library is damaged.
         CheckpointError: the weights or the chat config are damaged.
     """
     started = time.perf_counter()
+    if artifact.interface is not None:
+        raise UsageError(
+            "the artifact is a generic model, which writes no text",
+            where=str(artifact.folder),
+            remedy="call it with edgec run --input NAME=FILE.npy, or with"
+            " edgec.runtime.tensor_model.open_model",
+        )
     runtime = artifact.manifest["runtime"]
     check_runtime(artifact.library, runtime)
     artifact.check_before_loading()

@@ -169,7 +169,7 @@ def check_allocations(
     Args:
         weights: as they are stored.
         workspace: bytes of the largest buffer by function.
-        cache_bytes: of one layer's part of the KV cache, which is one buffer.
+        cache_bytes: of one layer's part of the KV cache, which is one buffer; 0 without a cache.
         limits: of the target's profile; only ``max_allocation_bytes`` is read.
         target: the target's name, for messages.
 
@@ -188,5 +188,7 @@ def check_allocations(
             f"{largest} takes {sizes[largest]} bytes and the device allocates at most {most}"
             " at once",
             where=f"{target}: limits.max_allocation_bytes",
-            remedy="quantize further, or lower context.length or context.prefill_chunk",
+            remedy="quantize further, or lower context.length or context.prefill_chunk"
+            if cache_bytes
+            else "quantize further, or lower the maximum of a dimension",
         )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts import web_program
 from edgec.artifacts.layout import LIBRARY_FACTS, REFERENCE_KERNELS
 from edgec.artifacts.library_metadata import library_metadata
 from edgec.artifacts.memory_plan import MemoryPlan
-from edgec.emitters.spec import LibrarySpec
 from edgec.errors import UnsupportedModelError
 from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
@@ -22,14 +18,13 @@ from edgec.layouts.specs import decode_bytes, nbytes, weight_bytes
 from edgec.models.images import ImageInput
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.stages.context_inputs import read_window
+from edgec.stages.library import Dump, emit, in_parts, retyped, whole_tensors
 from edgec.stages.model_file import ModelFile
 from edgec.stages.names import FACTS, MODULE
-from edgec.stages.quantization_inputs import read_scheme, read_schemes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgec.emitters.spec import Emitted
     from edgec.layouts.specs import TensorSpec
     from edgec.scheduling.device_limits import KernelNeeds
     from edgec.stages.context import StageContext
@@ -47,21 +42,21 @@ def run(context: StageContext) -> None:
     imported = context.parents["import"]
     facts = json.loads((imported / FACTS).read_text())
     model = ModelFile.read(context.parents["checkpoint"])
-    whole = _whole_tensors(model, inputs)
+    whole = whole_tensors(model, inputs)
     tables = table_parts(whole, model.parameters, dict(inputs["target.limits"]))
     stored = split_tables(whole, tables)
     cache = KVCacheSpec.from_json(facts["cache"]).at_length(int(inputs["context.length"]))
     _check_window(inputs, cache)
     target = tvm.target.Target(dict(inputs["target.tvm"]))
-    dump = _Dump(context.local.get("dump_ir"))
+    dump = Dump(context.local.get("dump_ir"))
     mod = tvm.ir.load_json((imported / MODULE).read_text())
     dump("import", mod)
     if tables:
-        mod, facts["weights"] = _split(mod, target, facts["weights"], whole, tables)
+        mod, facts["weights"] = in_parts(mod, target, facts["weights"], whole, tables)
         dump("import-split", mod)
     lowered = _lower(context, mod, target, facts, model.family, stored, cache, dump)
     context.progress.note(f"generating code for {len(lowered.kernels)} kernels")
-    emitted, needs = _emit(context, lowered, target)
+    emitted, needs = emit(context, lowered.mod, target)
     _check_limits(inputs, needs, lowered, stored, cache)
     facts_out = {
         "library": emitted.primary.name,
@@ -105,7 +100,7 @@ def _lower(
     family: str,
     stored: list[TensorSpec],
     cache: KVCacheSpec,
-    dump: _Dump,
+    dump: Dump,
 ) -> _Lowered:
     import tvm  # noqa: PLC0415 - after load_tvm
 
@@ -125,7 +120,7 @@ def _lower(
         dtype=facts["dtype"],
         prefill_chunk=int(inputs["context.prefill_chunk"]),
         max_batch_size=int(inputs["context.max_batch_size"]),
-        stored_weights=_retyped(facts["weights"], stored),
+        stored_weights=retyped(facts["weights"], stored),
         vector_bits=inputs["target.vector_bits"],
     )
     ready = scheduled_kernels(mod)
@@ -200,22 +195,6 @@ def _largest_buffer(
     return max(*map(nbytes, stored), *largest.values(), layer)
 
 
-def _emit(
-    context: StageContext, lowered: _Lowered, target: Any
-) -> tuple[Emitted, list[KernelNeeds]]:
-    """The library's files, and what its kernels take of a device that isn't a CPU."""
-    from edgec.scheduling.device_limits import device_code  # noqa: PLC0415 - after load_tvm
-
-    inputs = context.inputs
-    emitter = importlib.import_module(f"edgec.emitters.{inputs['target.platform']}")
-    spec = LibrarySpec(model_lib=str(inputs["library.name"]), **_tuples(inputs["target.library"]))
-    kind = str(target.kind.name)
-    with ExitStack() as stack:
-        needs = [] if kind == "llvm" else stack.enter_context(device_code(kind))
-        emitted = emitter.emit(lowered.mod, target, context.out, spec, context.progress)
-    return emitted, needs
-
-
 def _check_limits(
     inputs: Mapping[str, Any],
     needs: list[KernelNeeds],
@@ -254,64 +233,3 @@ def _check_window(inputs: Mapping[str, Any], cache: KVCacheSpec) -> None:
 def _cache_bytes(inputs: Mapping[str, Any], cache: KVCacheSpec) -> int:
     """Keys and values of one sequence that is as long as it can be."""
     return cache.sequence_bytes(int(inputs["context.length"]), read_window(inputs))
-
-
-def _tuples(fields: Any) -> dict[str, Any]:
-    """A profile's ``library`` section as a stage's inputs hold it: JSON knows lists only."""
-    return {key: tuple(item) if isinstance(item, list) else item for key, item in fields.items()}
-
-
-def _whole_tensors(model: ModelFile, inputs: Any) -> list[TensorSpec]:
-    """The tensors of the layout, no table of which is in parts."""
-    scheme = read_scheme(inputs)
-    schemes = read_schemes(model.parameters, inputs, model.codes)
-    layout = importlib.import_module(f"edgec.layouts.{inputs['target.layout']}")
-    specs: list[TensorSpec] = layout.tensors(model.parameters, schemes, scheme.dtype)
-    return specs
-
-
-def _split(
-    mod: Any,
-    target: Any,
-    logical: list[dict[str, Any]],
-    whole: list[TensorSpec],
-    tables: Mapping[str, tuple[int, ...]],
-) -> tuple[Any, list[dict[str, Any]]]:
-    """The module and its list of weights with tables in parts, which have their stored types."""
-    from edgec.passes import pipeline  # noqa: PLC0415 - after load_tvm
-    from edgec.passes.split_tables import SplitTables  # noqa: PLC0415
-
-    parts, weights = {}, []
-    for index, (item, spec) in enumerate(zip(logical, whole, strict=True)):
-        if spec.parameter not in tables:
-            weights.append(item)
-            continue
-        stored = split_tables([spec], tables)
-        parts[index] = [(part.shape, part.dtype) for part in stored]
-        weights += [{"name": p.name, "shape": p.shape, "dtype": p.dtype} for p in stored]
-    return pipeline.apply(mod, [SplitTables(parts)], target), weights
-
-
-def _retyped(
-    logical: list[dict[str, Any]], stored: list[TensorSpec]
-) -> dict[int, tuple[tuple[int, ...], str]]:
-    """Positions whose stored type differs from the logical one."""
-    assert len(logical) == len(stored), "the module and the layout list the same tensors"
-    changed = {}
-    for index, (item, spec) in enumerate(zip(logical, stored, strict=True)):
-        if tuple(item["shape"]) != spec.shape or item["dtype"] != spec.dtype:
-            changed[index] = (spec.shape, spec.dtype)
-    return changed
-
-
-class _Dump:
-    """Writes the module as text after each phase, when the user asked for it."""
-
-    def __init__(self, folder: Any) -> None:
-        self._folder = Path(str(folder)) if folder else None
-        if self._folder:
-            self._folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, name: str, mod: Any) -> None:
-        if self._folder:
-            (self._folder / f"{name}.py").write_text(mod.script())

@@ -22,7 +22,8 @@ def run(context: StageContext) -> None:
     scheme = read_scheme(inputs)
     schemes = read_schemes(model.parameters, inputs, model.codes)
     checkpoint = open_checkpoint(
-        str(context.local["source"]),
+        # A generic model's weights were written by the stage before.
+        str(context.local["source"] or context.parents["checkpoint"]),
         Path(str(context.local["base"])),
         seed=int(context.local["seed"]),
         tensors=lambda _config: model.sources,

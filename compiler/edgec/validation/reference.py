@@ -61,6 +61,9 @@ def _sections(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
             if "properties" in inner:
                 yield place, inner
                 yield from _sections(inner, f"{place}.")
+        for inner in field.get("patternProperties", {}).values():
+            if "properties" in inner:
+                yield f"{path}{name}", inner
 
 
 def _field_table(section: Schema, path: str) -> str:
@@ -85,7 +88,10 @@ def _type(field: Schema, path: str) -> str:
     if "enum" in field:
         values = [code(flow(value)) for value in field["enum"] if value is not None]
         return f"one of {', '.join(values)}"
-    kind = next(kind for kind in _as_list(field["type"]) if kind != "null")
+    kinds = [kind for kind in _as_list(field["type"]) if kind != "null"]
+    if len(kinds) > 1:
+        return " or ".join(_type({**field, "type": kind}, path) for kind in kinds)
+    (kind,) = kinds
     limits = _limits(field)
     words = _KINDS[kind] + (f" ({'; '.join(limits)})" if limits else "")
     if kind == "array":
@@ -108,7 +114,7 @@ def _keys(field: Schema, path: str) -> str:
 
 def _limits(field: Schema) -> list[str]:
     limits = [
-        _span(field.get("minimum"), field.get("exclusiveMinimum"), field.get("maximum"), ""),
+        _range(field),
         _span(field.get("minLength"), None, field.get("maxLength"), " characters"),
         _span(field.get("minItems"), None, field.get("maxItems"), " items"),
     ]
@@ -118,9 +124,15 @@ def _limits(field: Schema) -> list[str]:
         limits.append("none twice")
     if meaning := field.get("patternErrorMessage"):
         limits.append(meaning.removeprefix("Write ").removesuffix("."))
-    elif pattern := field.get("pattern"):
+    elif (pattern := field.get("pattern")) and field.get("type") != "integer":
         limits.append(f"matches {code(pattern)}")
     return [limit for limit in limits if limit]
+
+
+def _range(field: Schema) -> str:
+    if field.get("type") == "string":
+        return ""
+    return _span(field.get("minimum"), field.get("exclusiveMinimum"), field.get("maximum"), "")
 
 
 def _span(least: float | None, above: float | None, most: float | None, unit: str) -> str:

@@ -15,6 +15,11 @@ from edgec.standins import Requirements
 from edgec.verification.built import BuiltLibrary
 from edgec.verification.golden import check_golden
 from edgec.verification.golden_file import read_golden
+from edgec.verification.generic_repeat import (
+    generic_library,
+    repeat_generic_golden,
+    repeat_generic_kernels,
+)
 from edgec.verification.original import find_original, references
 from edgec.verification.run import verify
 from edgec.verification.text import load_documents, windows
@@ -62,6 +67,8 @@ def shows_kernels(artifact: Artifact, standin: str | None = None) -> bool:
         UsageError: there is no such stand-in.
         ToolchainError: TVM is missing, or has another version than the library was compiled by.
     """
+    if artifact.interface is not None:
+        return artifact.reference_kernels.is_file() and generic_library(artifact, standin).emulated
     return artifact.reference_kernels.is_file() and _built(artifact, standin).emulated
 
 
@@ -84,6 +91,8 @@ def repeat_kernels(
         ToolchainError: the stand-in can't run the library here.
     """
     progress.note("checking each kernel alone")
+    if artifact.interface is not None:
+        return repeat_generic_kernels(artifact, standin)
     return _built(artifact, standin).check_kernels(_tokens(artifact))
 
 
@@ -105,6 +114,8 @@ def repeat_golden(artifact: Artifact, standin: str | None = None) -> dict[str, A
     """
     if not artifact.golden.is_file():
         return None
+    if artifact.interface is not None:
+        return repeat_generic_golden(artifact, standin)
     golden = read_golden(artifact.golden)
     built = _built(artifact, standin)
     return check_golden(built.open(len(golden.tokens), sequences=1), golden, built.window)
@@ -134,6 +145,12 @@ def repeat_reference(
         ToolchainError: the stand-in can't run the library here, or torch is missing.
         CheckpointError: the model can't be read.
     """
+    if artifact.interface is not None:
+        raise UsageError(
+            "an artifact of a generic model is compared with its original when it is built",
+            where=str(artifact.folder),
+            remedy="run edgec build with --force, or leave --reference out",
+        )
     progress.note("opening the original model")
     original = find_original(artifact, source)
     documents, samples = _text(artifact, original)

@@ -20,12 +20,16 @@ from edgec.cli.options import (
 from edgec.cli.output import format_bytes, format_count, print_error, print_json, stdout_table
 from edgec.cli.plans import read_request
 from edgec.errors import VerificationError
+from edgec.pipeline.plan import BuildPlan
 from edgec.pipeline.preview import preview
+from edgec.pipeline.preview_generic import preview_generic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from edgec.pipeline.plan_generic import GenericPlan
     from edgec.pipeline.preview import BudgetCheck, Preview
+    from edgec.pipeline.store import Store
 
 _LABEL_WIDTH = 9
 _BUDGETS = {"memory_mb": "memory", "artifact_mb": "artifact"}
@@ -59,7 +63,7 @@ def command(
     request = read_request(recipe, overrides, targets, weights)
     name = request.loaded.recipe.name
     found = {
-        target.name: preview(request.plan(target, verify=verify), request.store)
+        target.name: _preview(request.plan(target, verify=verify), request.store)
         for target in request.targets
     }
     if as_json:
@@ -81,6 +85,10 @@ def command(
         context.exit(VerificationError.exit_code)
 
 
+def _preview(plan: BuildPlan | GenericPlan, store: Store) -> Preview:
+    return preview(plan, store) if isinstance(plan, BuildPlan) else preview_generic(plan, store)
+
+
 def _print(build: str, item: Preview) -> None:
     click.echo(click.style(build, bold=True))
     stdout_table(
@@ -94,6 +102,9 @@ def _print(build: str, item: Preview) -> None:
             for stage in item.diagnosis.stages
         ],
     )
+    if not item.weights:
+        click.echo("\nweights and sizes are known once the model is imported")
+        return
     click.echo()
     stdout_table(
         ("WEIGHTS", ">TENSORS", ">NUMBERS", ">SIZE"),

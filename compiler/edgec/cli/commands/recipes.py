@@ -6,7 +6,7 @@ import click
 
 from edgec.cli.options import example, json_option
 from edgec.cli.output import print_json, stdout_table
-from edgec.recipe import find_recipe, list_recipes, load_recipe
+from edgec.recipe import find_recipe, list_recipes, load_any_recipe
 
 
 @click.command(epilog=example("edgec recipes"))
@@ -16,7 +16,7 @@ def command(*, as_json: bool) -> None:
 
     A recipe of your own is a YAML file; give its path wherever a recipe's name is asked for.
     """
-    recipes = [load_recipe(find_recipe(name)) for name in list_recipes()]
+    recipes = [load_any_recipe(find_recipe(name)) for name in list_recipes()]
     if as_json:
         listed = [
             {

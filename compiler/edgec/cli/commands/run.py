@@ -15,6 +15,7 @@ from edgec.cli.loading import artifact_argument, context_option, threads_option,
 from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import print_json, say
 from edgec.cli.streaming import say_stats, stream
+from edgec.cli.tensors import run_tensors
 from edgec.errors import UsageError
 from edgec.runtime.chat import Chat, require_chat
 from edgec.runtime.generate import generate
@@ -74,6 +75,19 @@ _COMPLETION_TOKENS = 256
     help="Print the prompt in front of its continuation.  [default: only on a terminal]",
 )
 @click.option("--seed", type=int, metavar="N", help="Equal seeds give equal texts.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=FILE.npy",
+    help="An input of a generic model. May be repeated.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a generic model's outputs there: .npz, or .npy for a single one.",
+)
 @threads_option
 @context_option
 @out_option
@@ -90,6 +104,8 @@ def command(
     repetition_penalty: float | None,
     echo: bool | None,
     seed: int | None,
+    inputs: tuple[str, ...],
+    output: Path | None,
     threads: int | None,
     context: int | None,
     out: Path,
@@ -101,11 +117,36 @@ def command(
     continued as it is if the model only knows to continue text, else it is a message in the model's
     chat format; without PROMPT it is read from stdin. How tokens are chosen is what the artifact
     says unless an option is given.
+
+    A generic model is called on arrays: each input with --input, the outputs go to --output. An
+    embedding model takes PROMPT too, and gives its vector.
     """
     if chat and as_json:
         raise UsageError("--chat has no JSON output", remedy="leave out --chat or --json")
     # What can go wrong without the model comes first: loading a large one takes time.
     found = locate_artifact(artifact, out)
+    if found.interface is not None:
+        _refuse_text_options(
+            str(found.folder),
+            {
+                "--chat": chat or None,
+                "--max-tokens": max_tokens,
+                "--temperature": temperature,
+                "--top-p": top_p,
+                "--repetition-penalty": repetition_penalty,
+                "--echo": echo,
+                "--seed": seed,
+                "--context": context,
+            },
+        )
+        run_tensors(found, prompt, inputs=inputs, output=output, threads=threads, as_json=as_json)
+        return
+    if inputs or output is not None:
+        raise UsageError(
+            "--input and --output are for generic models, and this one continues text",
+            where=str(found.folder),
+            remedy="leave them out",
+        )
     conversation = conversation_of(found)
     options = SamplingOptions.from_chat_config(
         found.chat_config,
@@ -136,6 +177,17 @@ def command(
     if continues and (sys.stdout.isatty() if echo is None else echo):
         click.secho(prompt, nl=False, bold=True)
     say_stats(stream(steps))
+
+
+def _refuse_text_options(where: str, options: dict[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{given[0]} is for models that write text, and this is a generic one",
+            where=where,
+            remedy="leave it out; give inputs with --input NAME=FILE.npy, or of an embedding model a"
+            " text",
+        )
 
 
 def _generate(

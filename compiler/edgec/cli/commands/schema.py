@@ -10,14 +10,19 @@ from edgec.cli.options import example, json_option
 from edgec.cli.output import print_json
 from edgec.errors import BuildError, UsageError
 from edgec.files import write_atomic
-from edgec.recipe.jsonschema import recipe_json_schema
+from edgec.recipe.jsonschema import generic_json_schema, recipe_json_schema
 from edgec.recipe.reference import recipe_reference
+from edgec.recipe.reference_generic import generic_reference
 from edgec.target.jsonschema import target_json_schema
 from edgec.target.reference import target_reference
 from edgec.validation.editorschema import schema_text
 
-_SCHEMAS = {"recipe": recipe_json_schema, "target": target_json_schema}
-_PAGES = {"recipe": recipe_reference, "target": target_reference}
+_SCHEMAS = {
+    "recipe": recipe_json_schema,
+    "generic": generic_json_schema,
+    "target": target_json_schema,
+}
+_PAGES = {"recipe": recipe_reference, "generic": generic_reference, "target": target_reference}
 
 
 @click.command(
@@ -36,13 +41,13 @@ _PAGES = {"recipe": recipe_reference, "target": target_reference}
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write KIND.schema.json (or KIND.md) there instead; without KIND both kinds.",
+    help="Write KIND.schema.json (or KIND.md) there instead; without KIND all kinds.",
 )
 @json_option
 def command(*, kind: str | None, markdown: bool, folder: Path | None, as_json: bool) -> None:
     """Print the JSON Schema of recipes or of targets.
 
-    Editors complete and check the files by it. With --markdown the same fields as a page for
+    That of recipes covers both kinds of models; generic is the part for generic ones. Editors complete and check the files by it. With --markdown the same fields as a page for
     people.
     """
     if folder is None:

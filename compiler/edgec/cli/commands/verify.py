@@ -137,7 +137,8 @@ def command(
         say(f"no kernel was checked alone: the stand-in {used} doesn't show them")
     rows = [*_golden_rows(golden), *_reference_rows(report)]
     if rows:
-        stdout_table(("COMPUTED", "COMPARED WITH", ">MAX |Δlogit|", ">LIMIT"), rows)
+        measure = ">MAX |Δlogit|" if found.interface is None else ">ERROR OF ITS SCALE"
+        stdout_table(("COMPUTED", "COMPARED WITH", measure, ">LIMIT"), rows)
     _say_rest(golden, report)
 
 
@@ -164,7 +165,7 @@ def _golden_rows(golden: Mapping[str, Any] | None) -> list[Row]:
     if golden is None:
         return []
     return [
-        _row(_WAYS[way], against, error, golden["tolerance"])
+        _row(_WAYS.get(way, way), against, error, golden["tolerance"])
         for kind, against in _GOLDEN.items()
         for way, error in golden.get(kind, {}).items()
     ]

@@ -11,6 +11,7 @@ from edgec.importers.imported import ImportedModel, TensorType
 from edgec.importers.normalize.booleans import lower_booleans
 from edgec.importers.normalize.channels_last import channels_last
 from edgec.importers.normalize.fold_batch_norm import fold_batch_norm
+from edgec.importers.normalize.fold_constants import fold_constants
 from edgec.importers.normalize.lift_constants import lift_constants
 from edgec.importers.normalize.linear_form import Lifted, linear_form
 from edgec.importers.normalize.narrow_types import narrow_types
@@ -36,16 +37,11 @@ def normalized(raw: RawModel) -> ImportedModel:
     mod, matrices = linear_form(mod, names)
     mod = fold_batch_norm(mod)
     mod = channels_last(mod)
-    mod = _fold(mod)
+    mod = fold_constants(mod)
     mod = simplify(mod)
     mod, others = lift_constants(mod, names, [item.name for item in matrices])
     mod = relax.transform.DeadCodeElimination()(mod)
     return _described(mod, raw, [*matrices, *others])
-
-
-def _fold(mod: tvm.IRModule) -> tvm.IRModule:
-    with tvm.target.Target("llvm"):
-        return relax.transform.FoldConstant()(mod)
 
 
 def _name_sizes(mod: tvm.IRModule, inputs: Sequence[TensorType]) -> tvm.IRModule:

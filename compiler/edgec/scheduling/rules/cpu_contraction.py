@@ -70,11 +70,14 @@ class CPUContraction(ScheduleRule):  # type: ignore[misc]
             return None
         main = reductions[0]
         name = str(schedule.get(main).name_hint)
-        if self._needs_padding(schedule, main):
+        padded = self._needs_padding(schedule, main)
+        if padded:
             schedule.pad_einsum(main, self._padding(schedule, main))
-        self._tile(schedule, main)
+        elif self._sizes(schedule, main)[1] is None:
+            return None
+        self._tile(schedule, main, padded=padded)
         for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-            if not str(schedule.get(block).name_hint).startswith(name):
+            if name not in str(schedule.get(block).name_hint):
                 self._elementwise.schedule_block(schedule, block)
         return schedule
 
@@ -109,8 +112,11 @@ class CPUContraction(ScheduleRule):  # type: ignore[misc]
         ]
         return (extents[-2] if len(extents) > 1 else 1), extents[-1]
 
-    def _best(self, rows: int | None, columns: int | None) -> Tile:
-        """The tile of whole parts with the most reuse; of sizes that vary, one of padded parts."""
+    def _best(self, rows: int | None, columns: int | None, *, padded: bool = False) -> Tile:
+        """The tile of whole parts with the most reuse.
+
+        Sizes that vary are padded to whole parts of one kind, or taken one by one.
+        """
         lanes = self._lanes
         while columns is not None and lanes > 1 and columns % lanes:
             lanes //= 2
@@ -119,13 +125,17 @@ class CPUContraction(ScheduleRule):  # type: ignore[misc]
             for vectors in (1, 2, 3, 4)
             for height in range(1, self._accumulators + 1)
             if height * vectors <= self._accumulators
-            and (_VARYING[0] if rows is None else rows) % height == 0
+            and (rows or (_VARYING[0] if padded else 1)) % height == 0
             and (_VARYING[1] if columns is None else columns // lanes) % vectors == 0
         ]
         return max(tiles, key=lambda tile: tile.reuse)
 
-    def _tile(self, schedule: Any, main: Any) -> None:
-        copy = schedule.cache_write(main, 0, "global")
+    def _tile(self, schedule: Any, main: Any, *, padded: bool) -> None:
+        # What is padded is copied to its own size already. The condition that this copy has would be
+        # lost if it were inlined into another one.
+        copy = (
+            schedule.get_consumers(main)[0] if padded else schedule.cache_write(main, 0, "global")
+        )
         # What follows element by element happens as results leave the registers.
         while consumers := list(schedule.get_consumers(copy)):
             if len(consumers) > 1 or not _try(schedule.reverse_compute_inline, consumers[0]):
@@ -133,7 +143,7 @@ class CPUContraction(ScheduleRule):  # type: ignore[misc]
         loops, kinds = schedule.get_loops(main), _kinds(schedule.get(main))
         spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _DATA]
         reduced = [loop for loop, kind in zip(loops, kinds, strict=True) if kind != _DATA]
-        tile = self._best(*self._padded_sizes(schedule, main))
+        tile = self._best(*self._sizes(schedule, main), padded=padded)
         columns, inner_columns = schedule.split(spatial[-1], [None, tile.columns])
         inner, outer = [inner_columns], [columns, *spatial[:-1]]
         if len(spatial) > 1:
@@ -143,12 +153,10 @@ class CPUContraction(ScheduleRule):  # type: ignore[misc]
         tiles = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
         schedule.reverse_compute_at(copy, tiles, preserve_unit_loops=True)
         schedule.parallel(tiles)
-        for block in (main, copy):
-            self._vectorize(schedule, block, tile)
+        self._vectorize(schedule, main, tile)
+        if not padded:
+            self._vectorize(schedule, copy, tile)
         schedule.decompose_reduction(main, reduced[0])
-
-    def _padded_sizes(self, schedule: Any, main: Any) -> tuple[int | None, int | None]:
-        return self._sizes(schedule, main)
 
     def _vectorize(self, schedule: Any, block: Any, tile: Tile) -> None:
         """Unroll the tile, so that its results are known registers, and vectorize its columns."""
@@ -196,7 +204,9 @@ def _mentions(expr: Any, var: Any) -> bool:
 
 
 def _is_product(block: Any) -> bool:
-    """Whether every index is one of the block's variables or a number."""
+    """Whether it is a sum of products, each index one of the block's variables or a number."""
+    if len(block.reads) < 2:
+        return False
     variables = [item.var for item in block.iter_vars]
     return all(
         isinstance(part.min, tirx.IntImm) or any(part.min.same_as(var) for var in variables)

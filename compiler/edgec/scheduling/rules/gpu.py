@@ -53,12 +53,16 @@ class PlainMatmul(ScheduleRule):  # type: ignore[misc]
 
     TVM's rule takes matrix units whenever the target's kind has some, and loads every matrix
     intrinsic there is for that, which costs 30 seconds. Under an OpenCL target with the same
-    limits it does what is wanted here; the host decides whether tiles suit a phone.
+    limits it does what is wanted here; the host decides whether tiles suit a phone. Those for
+    phones load vectors of columns under a condition, which is no OpenCL unless the number of
+    columns is known and even: only linear layers have them.
     """
 
     def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> Any:
         """Schedule one function, or return None to leave it to another rule."""
-        return dlight.gpu.Matmul().apply(func, _opencl_like(target), tunable)
+        linear = func.attrs.get(LINEAR) is not None
+        like = _opencl_like(target) if linear else _without_host(target)
+        return dlight.gpu.Matmul().apply(func, like, tunable)
 
 
 class EvenGEMV(ScheduleRule):  # type: ignore[misc]
@@ -82,10 +86,17 @@ _GEMV_RESULTS = 64
 def _opencl_like(target: Any) -> Any:
     if target.kind.name == "opencl":
         return target
-    attributes = {
+    return tvm.target.Target(_attributes(target), host=target.host)
+
+
+def _without_host(target: Any) -> Any:
+    return tvm.target.Target(_attributes(target))
+
+
+def _attributes(target: Any) -> dict[str, Any]:
+    return {
         "kind": "opencl",
         "max_num_threads": 256,
         "max_shared_memory_per_block": int(target.attrs["max_shared_memory_per_block"]),
         "thread_warp_size": 1,
     }
-    return tvm.target.Target(attributes, host=target.host)

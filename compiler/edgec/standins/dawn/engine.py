@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.artifacts.library_metadata import NO_CACHE
+from edgec.errors import UsageError
 from edgec.layouts.tensor_cache import TensorCache
 from edgec.models.kv_cache import PAGE_SIZE
 from edgec.runtime.embedded_images import text_ids
@@ -67,6 +69,12 @@ class DawnEngine(ForwardPasses):
             "open", wasm=str(library.absolute()), weights=str(weights.absolute())
         ).fields
         super().__init__(opened["metadata"], library, capacity)
+        if self.metadata.get("kv_state_kind") == NO_CACHE:
+            raise UsageError(
+                "the stand-in dawn runs libraries with a KV cache, and this one has none",
+                where=str(library),
+                remedy="choose the stand-in wgpu",
+            )
         facts = opened["facts"]
         self.device = WebDevice(
             facts["adapter"], tuple(facts["features"]), facts["kernels"], facts["pipeline_seconds"]
