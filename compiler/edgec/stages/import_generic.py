@@ -29,7 +29,7 @@ def run(context: StageContext) -> None:
     folder = context.parents["checkpoint"]
     model, interface = ModelFile.read(folder), read_interface(folder / INTERFACE)
     scheme = read_scheme(context.inputs)
-    schemes = read_schemes(model.parameters, context.inputs)
+    schemes = read_schemes(model.parameters, context.inputs, model.codes)
     mod = tvm.ir.load_json((folder / MODULE).read_text())
     check_readers(mod, model.parameters, schemes)
     steps: list[Any] = [HalfPrecision(len(interface.inputs))] if scheme.dtype == _HALF else []
