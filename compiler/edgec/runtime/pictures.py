@@ -132,7 +132,7 @@ def read_image(file: Path, size: int) -> Pixels:
         library = importlib.import_module("PIL.Image")
     except ImportError as error:
         raise ToolchainError(
-            "reading image files needs Pillow", remedy="run: pip install pillow"
+            "reading image files needs Pillow", remedy="run: pip install 'edgec[images]'"
         ) from error
     try:
         with library.open(file) as image:
