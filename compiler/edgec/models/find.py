@@ -22,8 +22,12 @@ _SHARED = {
     "dense",
     "find",
     "hf_config",
+<<<<<<< HEAD
     "image_grid",
     "images",
+=======
+    "in_place",
+>>>>>>> gemma
     "kv_cache",
     "layer_kinds",
     "matrix",
