@@ -83,15 +83,14 @@ class Figures:
 def measure(case: FamilyCase, *, targets: Mapping[str, str]) -> Figures:
     """Build a model, compare it, and compile it again for each target."""
     from edgec.target import load_target  # noqa: PLC0415 - all that --refresh can do without
-    from numerics import family_case  # noqa: PLC0415
     from numerics.tiny_models import run_stages  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="edgec-families-") as folder:
         model, stages = Path(folder, "model"), Path(folder, "stages")
         made = case.make(model, stages)
-        family_case.check_every_position(made)
+        case.prefill(made)
         prefill, made.worst = made.worst, 0.0
-        for check in (family_case.check_chunks_then_decoding, family_case.check_ragged_batches):
+        for check in case.decode:
             made.engine.clear()
             check(made)
         shared = {path.name: path for path in stages.iterdir()}

@@ -17,12 +17,33 @@ FLOAT32 = 2e-5
 FLOAT16 = 2e-2
 
 
-class Case:
+class Comparison:
+    """Logits beside those of a reference.
+
+    ``worst`` is the largest relative error so far, and ``agreeing`` of ``positions`` have the same
+    likeliest token.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.worst = 0.0
+        self.positions = self.agreeing = 0
+
+    def expect(self, logits: np.ndarray, reference: np.ndarray) -> None:
+        scale = np.abs(reference).max()
+        error = np.abs(logits - reference).max() / scale
+        self.worst = max(self.worst, float(error))
+        likeliest = np.equal(logits.argmax(-1), reference.argmax(-1))
+        self.positions += likeliest.size
+        self.agreeing += int(np.count_nonzero(likeliest))
+        assert error < self.tolerance, f"relative error {error:.2e}"
+
+
+class Case(Comparison):
     """A built model and its reference, a causal language model of transformers.
 
     The reference gets the weights that the artifact ships, dequantized, so that any difference is
-    the compiler's. ``worst`` is the largest relative error so far, and ``agreeing`` of ``positions``
-    have the same likeliest token.
+    the compiler's.
     """
 
     def __init__(
@@ -34,26 +55,15 @@ class Case:
     ) -> None:
         import torch  # noqa: PLC0415 - only these tests need it
 
+        super().__init__(tolerance)
         self._torch = torch
         self.engine = built.engine
         self.engine.clear()
         self._model = model
-        self.tolerance = tolerance
-        self.worst = 0.0
-        self.positions = self.agreeing = 0
         state = model.state_dict()
         with torch.no_grad():
             for name, values in adapt(built.weights).items():
                 state[name].copy_(torch.from_numpy(values))
-
-    def expect(self, logits: np.ndarray, reference: np.ndarray) -> None:
-        scale = np.abs(reference).max()
-        error = np.abs(logits - reference).max() / scale
-        self.worst = max(self.worst, float(error))
-        likeliest = np.equal(logits.argmax(-1), reference.argmax(-1))
-        self.positions += likeliest.size
-        self.agreeing += int(np.count_nonzero(likeliest))
-        assert error < self.tolerance, f"relative error {error:.2e}"
 
     def reference(self, tokens: list[int]) -> np.ndarray:
         with self._torch.inference_mode():

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numerics.family_case import (
+    check_chunks_then_decoding,
+    check_every_position,
+    check_ragged_batches,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from numerics.family_case import Case
 
 _OFFERED = "\ndef family_cases("
 
@@ -30,13 +34,17 @@ class FamilyCase:
         quantization: as ``tiny_models.build`` takes it.
         make: saves the model in a folder, builds it with the outputs of stages in another, for this
             CPU, and gives it beside its reference.
+        prefill: compares prefills.
+        decode: compare all else.
     """
 
     name: str
     family: str
     settings: Mapping[str, Any]
     quantization: Mapping[str, Any]
-    make: Callable[[Path, Path], Case]
+    make: Callable[[Path, Path], Any]
+    prefill: Callable[[Any], None] = check_every_position
+    decode: tuple[Callable[[Any], None], ...] = (check_chunks_then_decoding, check_ragged_batches)
 
 
 def all_cases() -> list[FamilyCase]:

@@ -10,11 +10,14 @@ import pytest
 from edgec.checkpoints import open_checkpoint
 from edgec.verification.reference import from_checkpoint
 from numerics.family_case import FLOAT32
+from numerics.family_cases import FamilyCase
 from numerics.tiny_models import CHUNK
 from numerics.vision_case import (
     SIDE,
+    SIZE,
     VisionCase,
     built_case,
+    config,
     picture,
     pixel_values,
     save_model,
@@ -42,6 +45,41 @@ def case(built: VisionCase) -> VisionCase:
     return built
 
 
+def family_cases() -> list[FamilyCase]:
+    model = config()
+    features = {
+        "num_key_value_heads": model.text_config.num_key_value_heads,
+        "rope_scaling": {"type": "mrope"},
+        "tie_word_embeddings": True,
+        **{
+            f"vision_config.{name}": getattr(model.vision_config, name)
+            for name in ("depth", "fullatt_block_indexes", "window_size")
+        },
+    }
+    return [
+        FamilyCase(
+            name=f"qwen2_5_vl, images, {scheme}",
+            family="qwen2_5_vl",
+            settings=features,
+            quantization={"scheme": scheme, "image_size": SIZE},
+            make=lambda folder, stages, scheme=scheme: built_case(folder, stages, scheme),
+            prefill=_prompts,
+            decode=(_chunks, test_batches_with_text_alone),
+        )
+        for scheme in ("q0f32", "q4f32_1")
+    ]
+
+
+def _prompts(case: VisionCase) -> None:
+    for prompt in (ONE_IMAGE, TWO_IMAGES, TEXT):
+        case.engine.clear()
+        test_every_position_of_a_prompt(case, prompt)
+
+
+def _chunks(case: VisionCase) -> None:
+    test_chunks_that_cut_images_then_decoding(case, 7)
+
+
 def expect(found: np.ndarray, reference: np.ndarray) -> None:
     error = np.abs(found - reference).max() / np.abs(reference).max()
     print(f"relative error {error:.1e}")
@@ -61,7 +99,7 @@ def test_embeddings_of_an_image(case: VisionCase) -> None:
 def test_every_position_of_a_prompt(case: VisionCase, prompt: list[int | str]) -> None:
     """Two images are longer than a chunk, so that one of them is cut."""
     case.engine.add(0)
-    expect(case.engine.all_logits(0, case.tokens(prompt)), case.reference(prompt))
+    case.expect(case.engine.all_logits(0, case.tokens(prompt)), case.reference(prompt))
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, CHUNK])
@@ -73,11 +111,11 @@ def test_chunks_that_cut_images_then_decoding(case: VisionCase, size: int) -> No
     for start in range(0, behind, size):
         chunk = tokens[start : min(start + size, behind)]
         found = case.engine.prefill(0, chunk)
-        expect(found, reference[start + len(chunk) - 1])
+        case.expect(found, reference[start + len(chunk) - 1])
     for position in range(behind, len(tokens)):
         token = tokens[position]
         assert isinstance(token, int)
-        expect(case.engine.decode(0, token), reference[position])
+        case.expect(case.engine.decode(0, token), reference[position])
 
 
 def test_batches_with_text_alone(case: VisionCase) -> None:
@@ -92,15 +130,15 @@ def test_batches_with_text_alone(case: VisionCase) -> None:
         list(prompts), [tokens[number][: firsts[number]] for number in prompts]
     )
     for row, number in enumerate(prompts):
-        expect(logits[row], references[number][firsts[number] - 1])
+        case.expect(logits[row], references[number][firsts[number] - 1])
     behind = len(tokens[7]) - 5
     case.engine.prefill(7, tokens[7][20:behind])
     for step in range(5):
         steps = [tokens[4][3 + step], tokens[7][behind + step]]
         ids = [token for token in steps if isinstance(token, int)]
         found = case.engine.batch_decode([4, 7], ids)
-        expect(found[0], references[4][3 + step])
-        expect(found[1], references[7][behind + step])
+        case.expect(found[0], references[4][3 + step])
+        case.expect(found[1], references[7][behind + step])
 
 
 def test_forks_and_tokens_taken_back(case: VisionCase) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.runtime.embedded_images import ImageToken
+from numerics.family_case import FLOAT32, Comparison
 from numerics.tiny_models import build
 
 if TYPE_CHECKING:
@@ -101,12 +102,13 @@ def pixel_values(image: np.ndarray) -> np.ndarray:
     return np.stack(rows).reshape(len(rows), -1)
 
 
-class VisionCase:
+class VisionCase(Comparison):
     """A built model and its reference, which has the weights that are shipped."""
 
     def __init__(self, built: Built, model: Any) -> None:
         import torch  # noqa: PLC0415
 
+        super().__init__(FLOAT32)
         self._torch = torch
         self.engine = built.engine
         self._model = model
