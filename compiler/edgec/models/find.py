@@ -22,12 +22,9 @@ _SHARED = {
     "dense",
     "find",
     "hf_config",
-<<<<<<< HEAD
     "image_grid",
     "images",
-=======
     "in_place",
->>>>>>> gemma
     "kv_cache",
     "layer_kinds",
     "matrix",

@@ -17,17 +17,13 @@ from tvm import tirx
 
 from edgec.models.in_place import IN_PLACE
 from edgec.passes.attach_kv_cache import AttachKVCache
-<<<<<<< HEAD
+from edgec.passes.reuse_inputs import in_place
 from edgec.scheduling.kernels import (
     cpu_experts,
     cpu_logits,
     experts_meaning,
     segment_attention,
 )
-=======
-from edgec.passes.reuse_inputs import in_place
-from edgec.scheduling.kernels import cpu_experts, cpu_logits, experts_meaning
->>>>>>> gemma
 from edgec.scheduling.kernels.attention_arguments import Heads
 from edgec.scheduling.kernels.attention_meaning import attention_meanings
 from edgec.scheduling.kernels.experts import (
@@ -96,14 +92,11 @@ def reference_kernels(
             references[name] = meaning
         elif (norm := function.attrs.get(NORM)) is not None:
             references[name] = norm_meaning(Norm.from_json(str(norm)))
-<<<<<<< HEAD
         elif (segments := function.attrs.get(segment_attention.SEGMENTS)) is not None:
             heads = segment_attention.Segments.from_json(str(segments))
             references[name] = segment_attention.meaning(heads)
-=======
         elif function.attrs.get(IN_PLACE):
             references[name] = in_place(function).without_attr("target")
->>>>>>> gemma
         elif not function.attrs.get("tirx.is_scheduled"):
             references[name] = function.without_attr("target")
     return tvm.IRModule(
