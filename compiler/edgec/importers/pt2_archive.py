@@ -102,6 +102,7 @@ def _check_json(data: Any, where: str) -> None:
 
 
 def _is_size(text: str) -> bool:
+    text = _WRITTEN_SYMBOL.sub(r"\1", text)
     words = _WORD.findall(text)
     known = all(word in _NAMES or _SYMBOL.fullmatch(word) for word in words)
     return known and _CHARACTERS.fullmatch(text) is not None
