@@ -22,17 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LARGEST_JSON = 256 << 20
-_NAMES = {
-    "FloorDiv",
-    "CleanDiv",
-    "Mod",
-    "PythonMod",
-    "Min",
-    "Max",
-    "Pow",
-    "TruncToInt",
-    "CeilToInt",
-}
+_NAMES = {"Add", "Mul", "Pow", "Integer", "FloorDiv", "CleanDiv", "Mod", "PythonMod", "Min", "Max"}
+_WRITTEN_SYMBOL = re.compile(r"Symbol\('([suz]f?\d+)'(?:, \w+=(?:True|False))*\)")
 _SYMBOL = re.compile(r"[suz]f?\d+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _CHARACTERS = re.compile(r"[\w+\-*/(), ]*")
