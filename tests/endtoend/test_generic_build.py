@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from caches import cache_in
 from command import edgec
-from generic_models import write_recipe
 
+from caches import cache_in
 from edgec.artifacts.artifact import open_artifact
 from edgec.pipeline.store import Store
+from generic_models import write_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from generic_models import plan, report, run_stages, write_recipe
 
 from edgec.artifacts.interface import read_interface
 from edgec.artifacts.library_metadata import NO_CACHE
 from edgec.stages.generic_source import open_original
 from edgec.standins import Requirements, find_standin
 from edgec.verification.golden_tensors import read_golden_tensors
+from generic_models import plan, report, run_stages, write_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from generic_models import CONFIGS, plan, write_recipe
 
 from edgec.errors import CheckpointError, EdgecError
 from edgec.pipeline.preview_generic import preview_generic
 from edgec.pipeline.stage import digests
 from edgec.pipeline.store import Store
+from generic_models import CONFIGS, plan, write_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path

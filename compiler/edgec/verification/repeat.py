@@ -13,13 +13,13 @@ from edgec.quantization.schemes import find_scheme
 from edgec.runtime.compatibility import check_runtime
 from edgec.standins import Requirements
 from edgec.verification.built import BuiltLibrary
-from edgec.verification.golden import check_golden
-from edgec.verification.golden_file import read_golden
 from edgec.verification.generic_repeat import (
     generic_library,
     repeat_generic_golden,
     repeat_generic_kernels,
 )
+from edgec.verification.golden import check_golden
+from edgec.verification.golden_file import read_golden
 from edgec.verification.original import find_original, references
 from edgec.verification.run import verify
 from edgec.verification.text import load_documents, windows
