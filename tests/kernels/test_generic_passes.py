@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from edgec.errors import UsageError
-from edgec.ir.load import load_tvm
-
-load_tvm()
-
 import tvm
 from tvm import relax
 
+from edgec.errors import UsageError
 from edgec.ir.inputs import table_rows
 from edgec.layouts.mlc import pack
 from edgec.models.parameters import Parameter, Source
@@ -25,6 +20,8 @@ from edgec.passes.pack_parameters import PackParameters, check_readers
 from edgec.passes.widen_booleans import WidenBooleans
 from edgec.quantization.methods.rtn import quantize
 from edgec.quantization.schemes import TensorScheme
+
+pytestmark = pytest.mark.slow
 
 N, K, ROWS = 16, 32, 10
 SCHEME = TensorScheme(bits=4, group_size=32, scale_dtype="float32")

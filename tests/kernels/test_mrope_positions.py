@@ -76,7 +76,7 @@ def test_positions_are_exact_though_means_are_rounded_three_times(
     """As far as float16 allows, upwards and downwards, with as many images as there may be."""
     markers = markers_of(MOST_IMAGES)
     numbers = np.arange(len(markers))
-    means = 64 * np.cumsum(markers[:, 3].astype("float64")) / (numbers + 1)
+    means = 64 * np.cumsum(markers[:, 2].astype("float64")) / (numbers + 1)
     means *= (1 + rounding * 2.0**-11) ** 2  # the third time is that of the type itself
     found = compute(numbers, markers, means.astype("float16"))
     np.testing.assert_array_equal(found, positions_of(MOST_IMAGES))

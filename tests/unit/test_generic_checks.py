@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -41,6 +41,9 @@ from edgec.verification.golden_tensors import (
     write_golden_tensors,
 )
 from edgec.verification.samples import sample_inputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXT = ModelInterface(
     "prefill",
@@ -210,7 +213,7 @@ def test_a_damaged_interface(tmp_path: Path, text: str) -> None:
 def test_an_interface_of_a_later_version(tmp_path: Path) -> None:
     data = {**TEXT.to_json(), "schema": "edgec.model/v2"}
     (tmp_path / INTERFACE).write_text(json.dumps(data))
-    with pytest.raises(VerificationError, match="edgec.model/v2"):
+    with pytest.raises(VerificationError, match=r"edgec\.model/v2"):
         read_interface(tmp_path / INTERFACE)
 
 

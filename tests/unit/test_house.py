@@ -24,6 +24,7 @@ LAYERS = {
     "emitters": 2,
     "inspection": 4,
     "diagnosis": 4,
+    "importers": 2,
     "ir": 2,
     "layouts": 2,
     "models": 2,

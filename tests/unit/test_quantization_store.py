@@ -75,8 +75,8 @@ def test_what_was_written_is_read(folder: Path) -> None:
         assert store.scheme("n") is None
         assert store.scheme("a").bits == 4
         assert store.scheme("b").scale_dtype == "float32"
-        assert store.has_zeros("b")
-        assert not store.has_zeros("a")
+        assert store.scheme("b").zeros
+        assert not store.scheme("a").zeros
         np.testing.assert_array_equal(store.plain("n", 1, 3), n[1:])
         for name, tensor in (("a", a), ("b", b)):
             found = store.quantized(name, 1, 4)

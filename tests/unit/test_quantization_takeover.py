@@ -36,6 +36,9 @@ class CodedCheckpoint(ArrayCheckpoint):
         super().__init__({**values, **arrays})
         self._codes = codes
 
+    def names(self) -> list[str]:
+        return sorted(self.arrays)
+
     def codes(self, name: str) -> CodesForm | None:
         item = self._codes.get(name)
         if item is None:

@@ -22,17 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LARGEST_JSON = 256 << 20
-_NAMES = {
-    "FloorDiv",
-    "CleanDiv",
-    "Mod",
-    "PythonMod",
-    "Min",
-    "Max",
-    "Pow",
-    "TruncToInt",
-    "CeilToInt",
-}
+_NAMES = {"Add", "Mul", "Pow", "Integer", "FloorDiv", "CleanDiv", "Mod", "PythonMod", "Min", "Max"}
+_WRITTEN_SYMBOL = re.compile(r"Symbol\('([suz]f?\d+)'(?:, \w+=(?:True|False))*\)")
 _SYMBOL = re.compile(r"[suz]f?\d+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _CHARACTERS = re.compile(r"[\w+\-*/(), ]*")
@@ -102,6 +93,7 @@ def _check_json(data: Any, where: str) -> None:
 
 
 def _is_size(text: str) -> bool:
+    text = _WRITTEN_SYMBOL.sub(r"\1", text)
     words = _WORD.findall(text)
     known = all(word in _NAMES or _SYMBOL.fullmatch(word) for word in words)
     return known and _CHARACTERS.fullmatch(text) is not None

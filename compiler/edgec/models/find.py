@@ -24,6 +24,7 @@ _SHARED = {
     "hf_config",
     "image_grid",
     "images",
+    "in_place",
     "kv_cache",
     "layer_kinds",
     "matrix",

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
 
 MARKERS = 4
-"""Columns behind the hidden states of an embedding: 1 for a token of an image, its row, its column,
-and 1 for the last token of an image."""
+"""Columns behind the hidden states of an embedding: a token's row and its column in an image, 1 for
+the last token of an image, and a zero that keeps rows aligned to 8 bytes in float16."""
 
-_IMAGE, _ROW, _COLUMN, _LAST = range(MARKERS)
+_ROW, _COLUMN, _LAST, _ = range(MARKERS)
 # A mark this large keeps means in float16's normal range in contexts of up to a million tokens.
 _MARK = 64.0
 
@@ -63,7 +63,7 @@ def image_markers(side: int, dtype: str) -> np.ndarray[Any, Any]:
     tokens = side * side
     rows, columns = np.divmod(np.arange(tokens), side)
     last = np.arange(tokens) == tokens - 1
-    return np.stack([np.ones(tokens), rows, columns, last], axis=1).astype(dtype)
+    return np.stack([rows, columns, last, np.zeros(tokens)], axis=1).astype(dtype)
 
 
 def rotating_cache(

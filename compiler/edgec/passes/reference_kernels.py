@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import tvm
 from tvm import tirx
 
+from edgec.models.in_place import IN_PLACE
 from edgec.passes.attach_kv_cache import AttachKVCache
+from edgec.passes.reuse_inputs import in_place
 from edgec.scheduling.kernels import (
     cpu_experts,
     cpu_logits,
@@ -93,6 +95,8 @@ def reference_kernels(
         elif (segments := function.attrs.get(segment_attention.SEGMENTS)) is not None:
             heads = segment_attention.Segments.from_json(str(segments))
             references[name] = segment_attention.meaning(heads)
+        elif function.attrs.get(IN_PLACE):
+            references[name] = in_place(function).without_attr("target")
         elif not function.attrs.get("tirx.is_scheduled"):
             references[name] = function.without_attr("target")
     return tvm.IRModule(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,8 @@ from edgec.scheduling.rules.cpu import CPUElementwise
 from edgec.scheduling.rules.gpu import default_rules, matmul_rule
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgec.scheduling.kernels.linear import LinearKernels
 
 

@@ -75,10 +75,6 @@ class QuantizedCheckpoint:
         assert self.scheme(name) is None, name
         return self.stored(name, start, stop)
 
-    def has_zeros(self, name: str) -> bool:
-        """Whether a parameter's codes have zero points."""
-        return self._tensors[name].zeros
-
     def stored(
         self, array: str, start: int, stop: int, workspace: Workspace | None = None
     ) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 
 from edgec.recipe.names import TargetName
 from edgec.recipe.quantization import Quantization  # noqa: TC001 - pydantic evaluates it
-from edgec.recipe.schema import Name
+from edgec.recipe.schema import Name  # noqa: TC001 - the same
 from edgec.recipe.sections import Budget, Tuning
 from edgec.recipe.source import parse_generic_source
 from edgec.validation.messages import shown
