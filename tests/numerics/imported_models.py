@@ -138,20 +138,28 @@ def arguments(signature: Signature, sizes: Mapping[str, int]) -> Arrays:
     return made
 
 
-def compiled(model: ImportedModel) -> Callable[[Arrays], Arrays]:
-    """The model's function as machine code, weights included."""
-    target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
+def lowered(
+    model: ImportedModel, *, vector_bits: int = VECTOR_BITS, mcpu: str = "x86-64-v3"
+) -> relax.VirtualMachine:
+    """The model's function as machine code for this CPU."""
+    target = tvm.target.Target({"kind": "llvm", "mcpu": mcpu})
+    rules = (CPUContraction(vector_bits), CPUElementwise(vector_bits))
     mod = model.mod
     for passes in (
         [AttachBounds(model.bounds), tvm.tirx.transform.BindTarget(target)],
-        [LowerLinear(linear_kernels(VECTOR_BITS)), LowerQuantizedTake()],
+        [LowerLinear(linear_kernels(vector_bits)), LowerQuantizedTake()],
         pipeline._fusion(),
-        [dlight.ApplyDefaultSchedule(CPUContraction(VECTOR_BITS), CPUElementwise(VECTOR_BITS))],
+        [dlight.ApplyDefaultSchedule(*rules)],
         pipeline.plan_passes(),
         pipeline.machine_passes(),
     ):
         mod = pipeline.apply(mod, passes, target)
-    machine = relax.VirtualMachine(relax.build(mod, target, relax_pipeline=None), tvm.cpu())
+    return relax.VirtualMachine(relax.build(mod, target, relax_pipeline=None), tvm.cpu())
+
+
+def compiled(model: ImportedModel) -> Callable[[Arrays], Arrays]:
+    """The model's function as machine code, weights included."""
+    machine = lowered(model)
     weights = [tvm.runtime.tensor(array) for _, array in model.weights()]
 
     def call(inputs: Arrays) -> Arrays:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from edgec.importers.find import import_model, open_source
+from edgec.importers.torch_model import TorchModel, examples
+from numerics.imported_models import CONFIGS, arguments, compiled, make_unet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +26,6 @@ SOURCES = ("bert", "vit", "resnet", "whisper", "unet", "recurrent")
 
 
 def _open(name: str, folder: Path) -> SourceModel:
-    from numerics.imported_models import CONFIGS
-
     if name not in CONFIGS:
         return open_source(f"torch:{HELPERS}:make_{name}")
     CONFIGS[name]().save_pretrained(folder)
@@ -32,8 +33,6 @@ def _open(name: str, folder: Path) -> SourceModel:
 
 
 def _compare(model: SourceModel, imported: ImportedModel, reference: SourceModel) -> None:
-    from numerics.imported_models import arguments, compiled
-
     run = compiled(imported)
     batches = [1, 3] if model.signature.bounds else [1]
     for batch in batches:
@@ -65,16 +64,12 @@ def test_through_torch(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["bert", "unet"])
 def test_through_onnx(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    import torch
-
-    from edgec.importers.torch_model import TorchModel, examples
-
     model = _open(name, tmp_path)
     assert isinstance(model, TorchModel)
-    arguments, dynamic = examples(model.signature)
+    inputs, dynamic = examples(model.signature)
     program: Any = torch.onnx.export(
         model.module,
-        tuple(arguments),
+        tuple(inputs),
         dynamic_shapes=(dynamic,) if name == "bert" else dynamic,
         input_names=[item.name for item in model.signature.inputs],
         dynamo=True,
@@ -90,9 +85,6 @@ def test_through_onnx(name: str, tmp_path: Path) -> None:
 
 
 def test_an_exported_program_is_the_module_it_was_made_from(tmp_path: Path) -> None:
-    import torch
-    from numerics.imported_models import make_unet
-
     module, inputs, dynamic = make_unet()
     program = torch.export.export(module.eval(), tuple(inputs.values()), dynamic_shapes=dynamic)
     torch.export.save(program, tmp_path / "unet.pt2")
@@ -104,8 +96,6 @@ def test_an_exported_program_is_the_module_it_was_made_from(tmp_path: Path) -> N
 
 def test_replaced_weights_change_the_reference(tmp_path: Path) -> None:
     model = _open("bert", tmp_path)
-    from numerics.imported_models import arguments, compiled
-
     imported = model.imported()
     matrices = {item.name for item in imported.parameters if item.role == "linear"}
     assert len(matrices) == 12

@@ -44,8 +44,7 @@ def test_a_dimension_of_at_most_one_is_fixed() -> None:
         (
             [TensorType("ids", (1, "n"), "")],
             {},
-            "inputs.ids: the largest 'n' is not given; give each size as a number, or as a name with"
-            " its maximum",
+            "inputs.ids: the largest 'n' is not given; give each size as a number, or as a name with its maximum",
         ),
         (
             [TensorType("ids", (1, 2), "float32")],

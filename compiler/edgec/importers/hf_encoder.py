@@ -135,7 +135,7 @@ def _signature(encoder: Any, config: Any, where: str) -> Signature:
     if name == "pixel_values":
         size = _image_size(config)
         channels = int(getattr(config, "num_channels", 3))
-        shape = ("batch", channels, *size)
+        shape: tuple[int | str, ...] = ("batch", channels, *size)
     elif name == "input_features" and hasattr(config, "num_mel_bins"):
         # Two frames become one position: the second convolution has stride 2.
         shape = ("batch", int(config.num_mel_bins), 2 * int(config.max_source_positions))

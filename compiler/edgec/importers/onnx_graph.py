@@ -13,7 +13,6 @@ import io
 import operator
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import tvm
 from tvm import relax, sym, tirx
 from tvm.relax.frontend.onnx import onnx_frontend
@@ -24,6 +23,8 @@ from edgec.importers.unsupported import refuse_operators
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import onnx
 
     from edgec.importers.imported import Signature
 

@@ -122,9 +122,10 @@ class _Importer(ExportedProgramImporter):  # type: ignore[misc]
 
         That case would stand in the shape of everything computed from a slice of varying size.
         """
-        source, axis, start, _, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+        given: list[Any] = [*node.args, *[None] * (5 - len(node.args))]
+        source, start, step = given[0], given[2], 1 if given[4] is None else given[4]
         data = self.env[source]
-        axis = int(axis) % len(node.meta["val"].shape)
+        axis = int(given[1] or 0) % len(node.meta["val"].shape)
         length = self._size(source.meta["val"].shape[axis])
         count = self._size(node.meta["val"].shape[axis])
         start = 0 if start is None else start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,20 +90,17 @@ def _call(file: Path, name: str, where: str) -> Any:
     try:
         spec.loader.exec_module(module)
         function = getattr(module, name, None)
-        if not callable(function):
-            raise UsageError(f"there is no function {name!r}", where=str(file))
-        return function()
-    except UsageError:
-        raise
+        made = function() if callable(function) else None
     except Exception as error:  # whatever the user's code raises
         raise UsageError(
             f"the code raised {type(error).__name__}: {str(error)[:300]}", where=where
         ) from error
+    if not callable(function):
+        raise UsageError(f"there is no function {name!r}", where=str(file))
+    return made
 
 
 def _named(module: torch.nn.Module, examples: Any, where: str) -> dict[str, torch.Tensor]:
-    import inspect  # noqa: PLC0415
-
     names = list(inspect.signature(module.forward).parameters)
     if isinstance(examples, torch.Tensor):
         examples = (examples,)
@@ -126,7 +124,8 @@ def _example_signature(
 ) -> Signature:
     if not isinstance(varying, dict):
         varying = dict(zip(arguments, varying, strict=False))
-    inputs, bounds = [], {}
+    inputs: list[TensorType] = []
+    bounds: dict[str, int] = {}
     for name, tensor in arguments.items():
         own = tensor_type(name, tensor)
         sizes: list[int | str] = list(own.shape)
@@ -151,7 +150,8 @@ def _at_interface(dtype: str) -> str:
 def _exported_signature(program: Any, where: str) -> tuple[Signature, set[str]]:
     users = set(program.graph_signature.user_inputs)
     names: dict[str, str] = {}
-    inputs, bounds = [], {}
+    inputs: list[TensorType] = []
+    bounds: dict[str, int] = {}
     for node in program.graph.find_nodes(op="placeholder"):
         if node.name not in users:
             continue

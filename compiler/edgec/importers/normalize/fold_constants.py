@@ -42,12 +42,11 @@ def _by_numpy(step: Rewrite, call: relax.Call) -> Any:
         elif isinstance(argument.ty, relax.TensorType):
             return None
     ty = step.builder.normalize(call).ty
-    sizes = ty.shape.values if ty.shape is not None else [None]
-    if not all(isinstance(size, tirx.IntImm) for size in sizes):
+    if ty.shape is None or not all(isinstance(size, tirx.IntImm) for size in ty.shape.values):
         return None
     with np.errstate(all="ignore"):
         result = compute(call, *arrays)
-    shape = [int(size) for size in sizes]
+    shape = [int(size) for size in ty.shape.values]
     views = operator(call) in _VIEWS
     values = result.reshape(shape) if views else np.broadcast_to(result, shape)
     values = np.ascontiguousarray(values.astype(str(ty.dtype))).reshape(shape)

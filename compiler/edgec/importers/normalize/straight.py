@@ -93,15 +93,16 @@ class Rewrite:
         if isinstance(expr, relax.Tuple):
             return relax.Tuple([self._argument(field) for field in expr.fields])
         if isinstance(expr, relax.TupleGetItem):
-            source = self._expr(expr.tuple_value)
-            known = self.value(source)
-            if isinstance(known, relax.Tuple):
-                return known.fields[expr.index]
-            return relax.TupleGetItem(source, expr.index)
+            return self._item(self._expr(expr.tuple_value), expr.index)
         if isinstance(expr, relax.Call):
             arguments = [self._argument(argument) for argument in expr.args]
             return self.call(relax.Call(expr.op, arguments, expr.attrs, expr.ty_args))
         return expr
+
+    def _item(self, source: Any, index: int) -> Any:
+        known = self.value(source)
+        whole = isinstance(known, relax.Tuple)
+        return known.fields[index] if whole else relax.TupleGetItem(source, index)
 
     def _argument(self, expr: Any) -> Any:
         rewritten = self._expr(expr)
