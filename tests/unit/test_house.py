@@ -28,7 +28,6 @@ LAYERS = {
     "ir": 2,
     "layouts": 2,
     "models": 2,
-    "importers": 2,
     "packaging": 3,
     "passes": 2,
     "quantization": 2,
