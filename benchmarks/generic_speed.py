@@ -21,10 +21,10 @@ import numpy as np
 import onnxruntime
 import torch
 import tvm
-from numerics.imported_models import lowered
 
 from edgec.importers.imported import Signature, TensorType
 from edgec.importers.torch_model import TorchModel
+from numerics.imported_models import lowered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
