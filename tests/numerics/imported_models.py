@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from edgec.importers.imported import ImportedModel, Signature
 
-    Arrays = list[NDArray[np.generic]]
+    Arrays = list[NDArray[Any]]
 
 VECTOR_BITS = 256
 
@@ -89,11 +89,11 @@ class UNet(torch.nn.Module):
         outer = torch.nn.functional.silu(self.norm(self.down(image)))
         inner = self.up(torch.nn.functional.gelu(self.deep(self.each(outer))))
         both = torch.cat([outer, inner], dim=1)
-        return self.last(
-            torch.nn.functional.interpolate(
-                both, scale_factor=2, mode="bilinear", align_corners=False
-            )
+        wide = torch.nn.functional.interpolate(
+            both, scale_factor=2, mode="bilinear", align_corners=False
         )
+        result: torch.Tensor = self.last(wide)
+        return result
 
 
 class Recurrent(torch.nn.Module):

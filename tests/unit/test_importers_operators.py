@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Unusual(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         once = torch.special.i0(x) + torch.linalg.det(x @ x.T)
-        return once + torch.special.i0(2 * x)
+        result: torch.Tensor = once + torch.special.i0(2 * x)
+        return result
 
 
 def test_operators_of_torch_without_a_translation_are_listed() -> None:
@@ -28,8 +29,8 @@ def test_operators_of_torch_without_a_translation_are_listed() -> None:
         TorchModel(Unusual(), signature, where="unusual").imported()
     assert str(caught.value) == (
         "unusual: 2 operators of the model can't be translated: _linalg_det.default (once),"
-        " special_i0.default (twice); import an ONNX file of the model, or rewrite that part of it"
-    ) or "i0.default (twice)" in str(caught.value)
+        " i0.default (twice); import an ONNX file of the model, or rewrite that part of it"
+    )
 
 
 def test_operators_of_onnx_without_a_translation_are_listed(tmp_path: Path) -> None:

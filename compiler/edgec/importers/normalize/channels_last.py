@@ -17,7 +17,14 @@ LAYOUTS = {"relax.nn.conv2d": ["NHWC", "HWIO"], "relax.nn.conv1d": ["NWC", "WIO"
 
 
 def channels_last(mod: tvm.IRModule) -> tvm.IRModule:
-    """Convert convolutions, and what stands between them as far as it doesn't care."""
+    """Convert convolutions, and what stands between them as far as it doesn't care.
+
+    A module without any stays as it is: the conversion forgets stated shapes.
+    """
+    names: set[str] = set()
+    relax.analysis.post_order_visit(mod["main"].body, lambda expr: names.add(operator(expr)))
+    if names.isdisjoint(LAYOUTS):
+        return mod
     mod = relax.transform.ConvertLayout(LAYOUTS)(mod)
     mod = relax.transform.CanonicalizeBindings()(mod)
     mod = each_call(mod, _channels_first)
