@@ -21,10 +21,10 @@ pytestmark = [pytest.mark.slow, needs("clang"), needs("clang++")]
 
 TOKENS = [int(token) for token in np.random.default_rng(3).integers(1, 300, 64)]
 SIZES: dict[str, Any] = {
-    "hidden_size": 128,
-    "intermediate_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 64,
     "num_attention_heads": 4,
-    "head_dim": 64,
+    "head_dim": 32,
     "vocab_size": 320,
     "num_hidden_layers": 2,
     "max_position_embeddings": 512,
@@ -66,7 +66,7 @@ def test_on_a_stand_in(
     save_random_model(getattr(transformers, kind)(**SIZES | settings), folder, seed=7)
     outputs = run_stages(folder, tmp_path / "stages", target, scheme=scheme)
     library = library_of(outputs, target)
-    report = library.check_kernels(TOKENS[:40])
+    report = library.check_kernels(TOKENS[:30])
     for kernel in (*ATTENTION, "soft_cap"):
         assert report["checked"][kernel]["calls"] > 1, kernel
     # Kernels that know no caps and windows aren't there to be called.
