@@ -24,6 +24,7 @@ METADATA = {"image": {"size": SIZE, "tokens": 9}}
 
 class Engine:
     metadata = METADATA
+    embeds_images = True
 
     def __init__(self, error: float) -> None:
         self.error = error
@@ -81,4 +82,4 @@ def test_engines_that_take_images() -> None:
     other: Any = SimpleNamespace(metadata=METADATA)
     assert image_tokens(Engine(0.0)) == 9
     assert image_tokens(other) == 0
-    assert image_tokens(SimpleNamespace(embed_image=None, metadata={})) == 0
+    assert image_tokens(SimpleNamespace(embeds_images=True, metadata={})) == 0

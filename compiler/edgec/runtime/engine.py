@@ -40,6 +40,9 @@ class Engine(ForwardPasses):
         capacity: of the KV cache; see :class:`~edgec.runtime.forward.ForwardPasses`.
     """
 
+    embeds_images = True
+    """Whether :meth:`embed_image` works, of a library that takes images."""
+
     def __init__(
         self,
         machine: Any,

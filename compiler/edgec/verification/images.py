@@ -32,7 +32,7 @@ class ImageModel(Protocol):
 
 def image_tokens(engine: object) -> int:
     """Tokens of the images that an engine's library takes; 0 if it, or the engine, takes none."""
-    if not hasattr(engine, "embed_image"):
+    if not getattr(engine, "embeds_images", False):
         return 0
     image = getattr(engine, "metadata", {}).get("image")
     return 0 if image is None else int(image["tokens"])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from edgec.runtime.embedded_images import Token
+    from edgec.runtime.embedded_images import EmbeddedImage, Token
     from edgec.runtime.forward import Capacity, Logits
     from edgec.standins.dawn.worker import Worker
 
@@ -60,6 +60,9 @@ class DawnEngine(ForwardPasses):
         UsageError: the library was compiled for less than ``capacity``.
     """
 
+    embeds_images = False
+    """Images are embedded on the stand-in ``wgpu``; this one is for text."""
+
     def __init__(
         self, worker: Worker, library: Path, weights: Path, capacity: Capacity | None = None
     ) -> None:
@@ -98,6 +101,16 @@ class DawnEngine(ForwardPasses):
         rows = np.asarray(logits, np.float32)
         changed: Logits = self._worker.request("in_place", rows, *arguments, name=name).tensors[0]
         return changed
+
+    def embed_image(self, pixels: Array) -> EmbeddedImage:  # noqa: ARG002 - that of Engine
+        """Not here.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "the stand-in dawn runs text only", where="dawn", remedy="choose the stand-in wgpu"
+        )
 
     def has(self, name: str) -> bool:
         """Whether the library has a function; samplers exist for some devices only."""
