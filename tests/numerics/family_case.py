@@ -95,3 +95,22 @@ def check_ragged_batches(case: Case) -> None:
         )
         for row, number in enumerate(order):
             case.expect(logits[row], references[number][lengths[number] + step])
+
+
+def check_forks(case: Case) -> None:
+    """Sequences that share tokens: to the pages of those, queries of all come at once."""
+    shared = tokens_of(CHUNK + 11)
+    more = {number: tokens_of(6 + 2 * number, seed=number) for number in (1, 2, 3)}
+    references = {number: case.reference(shared + tokens) for number, tokens in more.items()}
+    case.engine.add(1)
+    case.engine.prefill(1, shared)
+    for number in (2, 3):
+        case.engine.fork(1, number)
+    numbers = [3, 1, 2]
+    logits = case.engine.batch_prefill(numbers, [more[number][:-3] for number in numbers])
+    for row, number in enumerate(numbers):
+        case.expect(logits[row], references[number][-4])
+    for step in (-3, -2, -1):
+        logits = case.engine.batch_decode(numbers, [more[number][step] for number in numbers])
+        for row, number in enumerate(numbers):
+            case.expect(logits[row], references[number][step])

@@ -17,6 +17,7 @@ from numerics.family_case import (
     Case,
     check_chunks_then_decoding,
     check_every_position,
+    check_forks,
     check_ragged_batches,
     tokens_of,
 )
@@ -50,6 +51,30 @@ def scaled(kind: str) -> dict[str, Any]:
 
 
 YARN = {**scaled("yarn"), "original_max_position_embeddings": 32, "beta_fast": 8}
+GEMMA2 = {
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 3,
+    "head_dim": 64,
+    "attention_bias": True,
+    "sliding_window": 20,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 3.0,
+    "query_pre_attn_scalar": 48,
+}
+GEMMA3 = {
+    "num_key_value_heads": 1,
+    "num_hidden_layers": 3,
+    "head_dim": 64,
+    "sliding_window": 20,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "final_logit_softcapping": 3.0,
+    # Normed queries and keys with random weights: without that one key would get all attention.
+    "query_pre_attn_scalar": 1024,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+    },
+}
 
 
 def minicpm_reference(folder: Path) -> Any:
@@ -153,6 +178,9 @@ MODELS = {
         {"num_key_value_heads": 1, "head_dim": 64},
         {"scheme": "q4f32_1"},
     ),
+    # Windows of 20 tokens: within a chunk, across pages, and shorter than what is decoded.
+    "gemma2, tied, q4f32_1": Model("Gemma2Config", GEMMA2, {"scheme": "q4f32_1"}),
+    "gemma3_text, two rotary embeddings": Model("Gemma3TextConfig", GEMMA3),
     "stablelm, biases, dynamic rope": Model(
         "StableLmConfig",
         {
@@ -207,6 +235,10 @@ def test_chunked_prefill_then_decode(case: Case) -> None:
 
 def test_ragged_batches(case: Case) -> None:
     check_ragged_batches(case)
+
+
+def test_forks(case: Case) -> None:
+    check_forks(case)
 
 
 @pytest.mark.parametrize(

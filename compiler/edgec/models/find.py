@@ -22,6 +22,7 @@ _SHARED = {
     "dense",
     "find",
     "hf_config",
+    "in_place",
     "kv_cache",
     "layer_kinds",
     "matrix",

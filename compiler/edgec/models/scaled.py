@@ -5,14 +5,12 @@ Its logits may have a soft cap.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tvm.relax.frontend.nn import op
+from tvm.relax.frontend.nn import Tensor, op
 
 from edgec.models.causal_lm import CausalLM
-
-if TYPE_CHECKING:
-    from tvm.relax.frontend.nn import Tensor
+from edgec.models.in_place import IN_PLACE
 
 
 class ScaledCausalLM(CausalLM):
@@ -51,18 +49,31 @@ class ScaledCausalLM(CausalLM):
 
 
 def _capped(x: Tensor, cap: float) -> Tensor:
-    """``cap * tanh(x / cap)`` in float32, as ``1 - 2 / (1 + exp(2 * x / cap))``.
+    """``cap * tanh(x / cap)`` in the place of ``x``, of which a long prefill has no room for a copy.
 
-    Some GPUs' own function gives no number for large values. From 40 on the result is the cap.
+    It is ``1 - 2 / (1 + exp(2 * x / cap))``, from 40 on the cap: some GPUs' own function gives no number
+    for large values.
     """
-    from tvm import te, tirx  # noqa: PLC0415 - only when a model is built
+    from tvm import tirx  # noqa: PLC0415 - only when a model is built
+    from tvm.script import tirx as T  # noqa: N812, PLC0415
+
+    width = x.shape[-1]
 
     def value(item: Any) -> Any:
         doubled = tirx.min(item * tirx.const(2 / cap, "float32"), tirx.const(40, "float32"))
         part = 1 - 2 / (1 + tirx.exp(doubled))
         return tirx.const(cap, "float32") * part
 
-    def compute(logits: Any) -> Any:
-        return te.compute(logits.shape, lambda *index: value(logits[index]), name="soft_cap")
+    @T.prim_func(private=True, s_tir=True)
+    def soft_cap(logits_handle: T.handle, capped_handle: T.handle) -> None:
+        # Opaque to fusion, as only a kernel with one input can write over it.
+        T.func_attr({"tirx.noalias": True, "op_pattern": 8, IN_PLACE: True})
+        batch, seq = T.int64(), T.int64()
+        logits = T.match_buffer(logits_handle, (batch, seq, width), "float32")
+        capped = T.match_buffer(capped_handle, (batch, seq, width), "float32")
+        for i, j, k in T.grid(batch, seq, width):
+            with T.sblock("soft_cap"):
+                b, s, v = T.axis.remap("SSS", [i, j, k])
+                capped[b, s, v] = value(logits[b, s, v])
 
-    return op.tensor_expr_op(compute, "soft_cap", [x])
+    return op.tensor_ir_op(soft_cap, "soft_cap", [x], Tensor.placeholder(x.shape, "float32"))

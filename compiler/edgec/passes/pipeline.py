@@ -32,6 +32,7 @@ from edgec.passes.lower_quantized_take import LowerQuantizedTake
 from edgec.passes.order_shape_stores import OrderShapeStores
 from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
 from edgec.passes.replace_cache_kernels_gpu import ReplaceCacheKernelsGPU
+from edgec.passes.reuse_inputs import ReuseInputs
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
 from edgec.scheduling.kernels import cpu_logits, gpu_linear, gpu_logits, gpu_tiles
@@ -204,6 +205,7 @@ def plan_passes() -> list[Any]:
     """Phase 4 up to the memory plan, after which workspace can be counted."""
     transform = relax.transform
     return [
+        ReuseInputs(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import tvm
 from tvm import tirx
 
+from edgec.models.in_place import IN_PLACE
 from edgec.passes.attach_kv_cache import AttachKVCache
+from edgec.passes.reuse_inputs import in_place
 from edgec.scheduling.kernels import cpu_experts, cpu_logits, experts_meaning
 from edgec.scheduling.kernels.attention_arguments import Heads
 from edgec.scheduling.kernels.attention_meaning import attention_meanings
@@ -82,6 +84,8 @@ def reference_kernels(mod: tvm.IRModule, cache: KVCacheSpec, vocab_size: int) ->
             references[name] = meaning
         elif (norm := function.attrs.get(NORM)) is not None:
             references[name] = norm_meaning(Norm.from_json(str(norm)))
+        elif function.attrs.get(IN_PLACE):
+            references[name] = in_place(function).without_attr("target")
         elif not function.attrs.get("tirx.is_scheduled"):
             references[name] = function.without_attr("target")
     return tvm.IRModule(

@@ -37,7 +37,7 @@ from edgec.scheduling.kernels.attention_arguments import (
 )
 from edgec.scheduling.kernels.gpu_attention_tile import LANES, Attention, Keys, Rows, Tile
 from edgec.scheduling.kernels.gpu_turns import Turns
-from edgec.scheduling.kernels.gpu_work_group import keep, launch
+from edgec.scheduling.kernels.gpu_work_group import keep, launch, registers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from edgec.models.rope import Rope
 
 _NO_ALIAS = {"tirx.noalias": True}
+_NO_KEY = 2**30
 _SHIFT = PAGE_SIZE.bit_length() - 1
 
 
@@ -187,8 +188,26 @@ def _prefill(
             if a.window is not None:
                 for i, row in enumerate(own):
                     attention.firsts[i] = given.first(row, sequence)
-                # Of the tile's tokens of this sequence, the earliest sees the earliest keys.
-                earliest = T.min(T.max(first_token, begin), last_token)
-                start = keep(given.first(earliest, sequence))
+                start = _earliest(given, sequence, (first_token, last_token), (begin, end))
             attention.attend(keys_of(sequence, kv_head), length, bound, start)
         attention.finish()
+
+
+def _earliest(
+    given: PagedPrefillArguments | RaggedPrefillArguments,
+    sequence: Any,
+    tile: tuple[Any, Any],
+    tokens: tuple[Any, Any],
+) -> Any:
+    """The first key that any of a tile's tokens of a sequence sees; the same in all lanes.
+
+    Sequences that were forked share the pages of what they have in common: there the cache takes
+    them for one sequence, whose tokens have no order.
+    """
+    low = keep(T.max(tile[0], tokens[0]))
+    high = T.min(tile[1], tokens[1] - 1)
+    found = registers(1, "int32")
+    found[0] = T.int32(_NO_KEY)
+    with T.serial(0, T.max(high - low + 1, 0)) as index:
+        found[0] = T.min(found[0], given.first(low + index, sequence))
+    return found[0]
