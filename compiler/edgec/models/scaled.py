@@ -64,7 +64,7 @@ def _capped(x: Tensor, cap: float) -> Tensor:
         part = 1 - 2 / (1 + tirx.exp(doubled))
         return tirx.const(cap, "float32") * part
 
-    @T.prim_func(private=True, s_tir=True)
+    @T.prim_func(private=True, s_tir=True)  # type: ignore[untyped-decorator]
     def soft_cap(logits_handle: T.handle, capped_handle: T.handle) -> None:
         # Opaque to fusion, as only a kernel with one input can write over it.
         T.func_attr({"tirx.noalias": True, "op_pattern": 8, IN_PLACE: True})
