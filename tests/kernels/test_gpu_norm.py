@@ -52,7 +52,9 @@ class TestKernel:
     pytestmark = executes
 
     @pytest.mark.parametrize("dtype", ["float32", "float16"])
-    @pytest.mark.parametrize("shape", [(1, 1, 256), (3, 5, 100), (7, 3072), (2, 1, 2049)])
+    @pytest.mark.parametrize(
+        "shape", [(1, 1, 256), (3, 5, 100), (7, 3072), (2, 1, 2049), (2, 3, 5, 64)]
+    )
     @pytest.mark.parametrize(
         ("target", "centered"),
         [*((target, False) for target in (PHONE, SMALL, IPHONE, JETSON)), (SMALL, True)],
@@ -211,6 +213,22 @@ def test_layer_norms_have_kernels_too() -> None:
         ["relax.multiply"],
         ["add_layer_norm_64", "layer_norm_of_sum_64"],
     )
+
+
+def test_norms_of_heads_have_one_kernel() -> None:
+    """Of queries and of keys, whose numbers of heads differ."""
+    builder = relax.BlockBuilder()
+    n = tvm.tirx.Var("n", "int64")
+    tensors = [
+        relax.Var(name, relax.TensorType((1, n, heads, 64), "float16"))
+        for name, heads in (("query", 6), ("key", 2))
+    ]
+    weight = relax.Var("weight", relax.TensorType((64,), "float16"))
+    with builder.function("main", [*tensors, weight]):
+        with builder.dataflow():
+            results = [builder.emit_output(norm_of(item, weight)) for item in tensors]
+        builder.emit_func_output(relax.Tuple(results))
+    assert fused(builder.finalize()) == ([], ["rms_norm_64", "rms_norm_64"])
 
 
 def test_layers_of_a_model_share_three_kernels() -> None:

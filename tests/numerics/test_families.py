@@ -50,6 +50,11 @@ def longrope(original: int) -> dict[str, Any]:
     }
 
 
+def scaled(kind: str) -> dict[str, Any]:
+    return {"rope_type": kind, "rope_theta": 1000.0, "factor": 4.0}
+
+
+YARN = {**scaled("yarn"), "original_max_position_embeddings": 32, "beta_fast": 8}
 GEMMA2 = {
     "num_key_value_heads": 2,
     "num_hidden_layers": 3,
@@ -74,13 +79,6 @@ GEMMA3 = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
     },
 }
-
-
-def scaled(kind: str) -> dict[str, Any]:
-    return {"rope_type": kind, "rope_theta": 1000.0, "factor": 4.0}
-
-
-YARN = {**scaled("yarn"), "original_max_position_embeddings": 32, "beta_fast": 8}
 
 
 def minicpm_reference(folder: Path) -> Any:

@@ -73,7 +73,7 @@ def _sums(function: relax.Function) -> dict[relax.Var, _Sum]:
 
 
 def _is_norm(value: Any) -> bool:
-    """Whether a value is a norm over the last of two or three axes, in one dtype."""
+    """Whether a value is a norm over the last of two to four axes, in one dtype."""
     if not isinstance(value, relax.Call):
         return False
     if value.op == tvm.ir.Op.get("relax.nn.layer_norm"):
@@ -83,7 +83,7 @@ def _is_norm(value: Any) -> bool:
         return False
     x, *learned = (argument.ty for argument in value.args)
     axes = [int(axis) % x.ndim for axis in value.attrs.axes]
-    plain = axes == [x.ndim - 1] and x.ndim in {2, 3}
+    plain = axes == [x.ndim - 1] and x.ndim in {2, 3, 4}
     return plain and all(item.dtype == x.dtype for item in learned)
 
 

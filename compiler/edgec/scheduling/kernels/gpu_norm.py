@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import operator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ NORM = "edgec.norm"
 
 _LANES = 256
 _MOST_REGISTERS = 32
+_MOST_LEADING = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Norm:
         centered: whether it is a layer norm: the mean is taken off first, and a bias added at last.
         adds: whether two tensors are added first.
         keeps_sum: whether that sum is a result too.
-        leading: dimensions before the normalized one, 1 or 2. Their sizes are symbolic.
+        leading: dimensions before the normalized one, up to 3. Their sizes are symbolic.
     """
 
     size: int
@@ -97,35 +99,44 @@ def norm_of_rows(norm: Norm, limits: Limits) -> Any:
             learned = [Memory(T.arg(name, T.buffer((norm.size,), norm.dtype))) for name in factors]
             total = rows("total") if norm.keeps_sum else None
             y = rows("y")
-            with launch(walk.lanes, *reversed(outer)) as (lane, *groups):
+            with _row(walk.lanes, outer) as (lane, row):
                 exchange = Exchange(lane, walk.lanes)
-                entries = _Entries(norm, walk, terms, tuple(reversed(groups)))
+                entries = _Entries(norm, walk, terms, row)
                 entries.clear()
                 for first, place in walk.steps(lane):
                     entries.load(first, place)
                     if total is not None:
                         entries.store(total, first, place)
-                    if norm.centered:
-                        entries.add(first)
-                    else:
-                        entries.add_squares(first)
+                    entries.add(first, squared=not norm.centered)
                 mean = exchange.reduce(entries.sum, operator.add) / T.float32(norm.size)
                 if norm.centered:
                     entries.center(mean)
                     for first, place in walk.steps(lane):
-                        if not walk.keeps_all:
-                            entries.load(first, place)
-                        entries.add_squares(first)
+                        entries.load_again(first, place)
+                        entries.add(first, squared=True)
                     mean = exchange.reduce(entries.sum, operator.add) / T.float32(norm.size)
                 scale = keep(T.rsqrt(mean + T.float32(norm.epsilon)), "float32")
                 for first, place in walk.steps(lane):
-                    if not walk.keeps_all:
-                        entries.load(first, place)
+                    entries.load_again(first, place)
                     entries.scale(
                         first, scale, [item.vector(place, walk.vector) for item in learned]
                     )
                     entries.store(y, first, place)
         return builder.get()
+
+
+@contextmanager
+def _row(lanes: int, outer: Sequence[Any]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """A work-group for each row: the lane, and where the row lies."""
+    if len(outer) < _MOST_LEADING:
+        with launch(lanes, *reversed(outer)) as (lane, *groups):
+            yield lane, tuple(reversed(groups))
+        return
+    # A grid has two dimensions: the last two axes share one.
+    first, second, third = outer
+    with launch(lanes, second * third, first) as (lane, index, group):
+        inner = [keep(divide(index, third)) for divide in (T.truncdiv, T.truncmod)]
+        yield lane, (group, *inner)
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,7 @@ class _Entries:
     ) -> None:
         self._dtype = norm.dtype
         self._lanes = walk.vector
+        self._keeps_all = walk.keeps_all
         self._terms = terms
         self._row = row
         self._values = registers(walk.kept, norm.dtype)
@@ -205,6 +217,11 @@ class _Entries:
             for i in range(self._lanes):
                 values[first + i] = values[first + i] + other[i]
 
+    def load_again(self, first: int, place: Any) -> None:
+        """The same, unless they are there since :meth:`load`."""
+        if not self._keeps_all:
+            self.load(first, place)
+
     @property
     def sum(self) -> Any:
         """What was added up by this lane."""
@@ -214,14 +231,11 @@ class _Entries:
         """Begin a sum."""
         self._sum[0] = T.float32(0)
 
-    def add(self, first: int) -> None:
-        """Add up a step's entries."""
-        self._sum[0] = self._sum[0] + sum(self._wide(first)[1:], start=self._wide(first)[0])
-
-    def add_squares(self, first: int) -> None:
-        """Add up the squares of a step's entries, without the mean."""
+    def add(self, first: int, *, squared: bool) -> None:
+        """Add up a step's entries without the mean, or their squares."""
         wide = self._wide(first)
-        self._sum[0] = self._sum[0] + sum((x * x for x in wide[1:]), start=wide[0] * wide[0])
+        terms = [x * x for x in wide] if squared else wide
+        self._sum[0] = self._sum[0] + sum(terms[1:], start=terms[0])
 
     def center(self, mean: Any) -> None:
         """Take off the mean from now on, and begin another sum."""
