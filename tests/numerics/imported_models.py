@@ -148,7 +148,7 @@ def lowered(
     for passes in (
         [AttachBounds(model.bounds), tvm.tirx.transform.BindTarget(target)],
         [LowerLinear(linear_kernels(vector_bits)), LowerQuantizedTake()],
-        pipeline._fusion(),
+        pipeline.fusion(),
         [dlight.ApplyDefaultSchedule(*rules)],
         pipeline.plan_passes(),
         pipeline.machine_passes(),

@@ -17,6 +17,7 @@ from edgec.passes.store_weights import StoreWeights
 from edgec.passes.widen_booleans import WidenBooleans
 from edgec.scheduling.kernels.cpu_matmul import linear_kernels
 from edgec.scheduling.rules.cpu import CPUElementwise
+from edgec.scheduling.rules.cpu_contraction import CPUContraction
 from edgec.scheduling.rules.gpu import default_rules, matmul_rule
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def _linear_kernels(lowering: TensorLowering, target: tvm.target.Target) -> Line
 
 def _cpu_rules(lowering: TensorLowering) -> list[Any]:
     assert lowering.vector_bits is not None, "a CPU's profile names its vector_bits"
-    return [dlight.ApplyDefaultSchedule(CPUElementwise(lowering.vector_bits))]
+    bits = lowering.vector_bits
+    return [dlight.ApplyDefaultSchedule(CPUContraction(bits), CPUElementwise(bits))]
 
 
 def _gpu_rules(target: tvm.target.Target) -> list[Any]:
