@@ -45,6 +45,7 @@ SHARED_BY_STAGES = {
     "context_inputs",
     "generic_source",
     "library",
+    "lowering",
     "model_file",
     "names",
     "quantization_inputs",

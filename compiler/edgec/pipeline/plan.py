@@ -6,24 +6,29 @@ files; it loads neither TVM nor torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.conversation import ALWAYS_SYSTEM, templates_digest
-from edgec.artifacts.layout import library_name
-from edgec.checkpoints import open_checkpoint, tokenizer_files
-from edgec.emitters.toolchain import tool_versions
 from edgec.errors import UsageError
-from edgec.layouts.parts import LIMIT
 from edgec.models.find import family_name
 from edgec.models.images import ImageInput
 from edgec.models.window import SlidingWindow, longest_context, trained_window
 from edgec.pipeline.blame import blaming
 from edgec.pipeline.model_source import open_model
 from edgec.pipeline.stage import StageSpec
-from edgec.quantization.schemes import with_floats
-from edgec.runtime.threads import usable_cpus
-from edgec.target import missing_features
+from edgec.pipeline.stage_specs import (
+    HOUR,
+    TVM,
+    compile_spec,
+    local_inputs,
+    model_inputs,
+    pack_spec,
+    quantize_spec,
+    shapes_of,
+    verify_spec,
+    with_activations,
+)
 from edgec.verification.text import load_documents, text_digest
 
 if TYPE_CHECKING:
@@ -35,8 +40,6 @@ if TYPE_CHECKING:
     from edgec.recipe import LoadedRecipe
     from edgec.target import Target
 
-_TVM = ("apache-tvm", "apache-tvm-ffi")
-_HOUR = 3600.0
 _DEFAULT_CONTEXT = 2048
 
 
@@ -93,7 +96,7 @@ def plan_build(
     Raises:
         EdgecError: the model, its config or the evaluation text can't be used.
     """
-    loaded = _with_activations(loaded, target)
+    loaded = with_activations(loaded, target)
     recipe = loaded.recipe
     source = open_model(loaded)
     with blaming(loaded, source):
@@ -107,19 +110,8 @@ def plan_build(
         with blaming(loaded):
             image.check(context_length=length, prefill_chunk=chunk, slides=window is not None)
     images = {"image.size": image.size if image else None}
-    quantization = recipe.quantization
-    model_inputs = _model_inputs(loaded, source, digests, progress)
-    local = {
-        "source": _pinned_source(loaded, source),
-        "base": str(loaded.base),
-        "seed": recipe.model.seed,
-        "threads": usable_cpus(),
-    }
-    shapes = {
-        "quantization.scheme": quantization.scheme,
-        "quantization.group_size": quantization.group_size,
-        "quantization.overrides": [item.model_dump(mode="json") for item in quantization.overrides],
-    }
+    local = local_inputs(loaded, source)
+    shapes = shapes_of(loaded)
     context = {
         "context.length": length,
         "context.prefill_chunk": chunk,
@@ -133,11 +125,11 @@ def plan_build(
         StageSpec(
             "checkpoint",
             "edgec.stages.checkpoint",
-            model_inputs,
+            model_inputs(loaded, source, digests, progress),
             local=local,
             code=family_code,
-            distributions=_TVM,
-            timeout_s=24 * _HOUR,
+            distributions=TVM,
+            timeout_s=24 * HOUR,
         ),
         StageSpec(
             "chat",
@@ -145,72 +137,27 @@ def plan_build(
             {
                 **context,
                 **images,
-                "quantization.scheme": quantization.scheme,
+                "quantization.scheme": recipe.quantization.scheme,
                 "chat.template": recipe.chat.template,
                 "chat.templates": templates_digest(),
                 "chat.always_system": target.platform in ALWAYS_SYSTEM,
                 **{f"generation.{k}": v for k, v in recipe.generation.model_dump().items()},
             },
             parents=("checkpoint",),
-            timeout_s=_HOUR,
+            timeout_s=HOUR,
         ),
-        StageSpec(
-            "quantize",
-            "edgec.stages.quantize",
-            {**shapes, "quantization.method": quantization.method},
-            local=local,
-            parents=("checkpoint",),
-            code=(f"edgec.quantization.methods.{quantization.method}",),
-            distributions=("numpy",),
-            timeout_s=24 * _HOUR,
-        ),
+        quantize_spec(loaded, local),
         StageSpec(
             "import",
             "edgec.stages.importer",
             {**shapes, **images},
             parents=("checkpoint",),
             code=family_code,
-            distributions=_TVM,
-            timeout_s=_HOUR,
+            distributions=TVM,
+            timeout_s=HOUR,
         ),
-        StageSpec(
-            "compile",
-            "edgec.stages.compile",
-            {
-                **shapes,
-                **context,
-                "target.platform": target.platform,
-                "target.tvm": target.tvm,
-                "target.vector_bits": target.vector_bits,
-                "target.layout": target.layout,
-                "target.library": target.library.model_dump(mode="json"),
-                "target.limits": target.limits,
-                "target.name": target.name,
-                "library.name": library_name(recipe.name, quantization.scheme),
-                "toolchain": tool_versions(
-                    target.platform,
-                    target.triple,
-                    target.library.forms,
-                    target.library.cuda_architectures,
-                    target.library.cuda_toolkit,
-                ),
-            },
-            local={"dump_ir": str(dump_ir) if dump_ir else None},
-            parents=("checkpoint", "import"),
-            code=(f"edgec.emitters.{target.platform}",),
-            distributions=_TVM,
-            timeout_s=float(recipe.tuning.timeout_s),
-            timeout_field="tuning.timeout_s",
-        ),
-        StageSpec(
-            "pack",
-            "edgec.stages.pack",
-            {"target.layout": target.layout, "target.limits": _table_limits(target)},
-            local={"threads": usable_cpus()},
-            parents=("checkpoint", "quantize"),
-            distributions=("numpy",),
-            timeout_s=24 * _HOUR,
-        ),
+        compile_spec(loaded, target, "edgec.stages.compile", context, dump_ir),
+        pack_spec(target),
     ]
     if verify:
         stages.append(_verify_stage(loaded, target, context, local, reference=reference))
@@ -226,16 +173,7 @@ def _verify_stage(
     reference: bool,
 ) -> StageSpec:
     quality = loaded.recipe.quality
-    inputs: dict[str, Any] = {
-        **context,
-        "target.standin": target.standin,
-        "target.standin_cpu": target.standin_cpu,
-        "target.limits": target.limits,
-        "target.cpu_features": list(target.cpu_features),
-        "target.architecture": target.architecture,
-        "standin.missing_features": missing_features(target),
-        "quality.reference": reference,
-    }
+    inputs: dict[str, Any] = {**context, "quality.reference": reference}
     if quality.text is not None:
         documents = load_documents(quality.text, loaded.base)
         inputs |= {
@@ -243,31 +181,13 @@ def _verify_stage(
             "quality.tokens": quality.tokens,
             "quality.window": quality.window,
         }
-    return StageSpec(
-        "verify",
+    return verify_spec(
+        target,
         "edgec.stages.verify",
         inputs,
-        local={**local, "text": quality.text},
-        parents=("checkpoint", "quantize", "compile", "pack"),
-        code=(f"edgec.standins.{target.standin}",),
-        distributions=(*_TVM, *(("torch", "transformers") if reference else ())),
-        timeout_s=24 * _HOUR,
+        {**local, "text": quality.text},
+        ("torch", "transformers") if reference else (),
     )
-
-
-def _with_activations(loaded: LoadedRecipe, target: Target) -> LoadedRecipe:
-    """The recipe in the variant that the target's devices can compute with."""
-    if target.activations is None:
-        return loaded
-    quantization = loaded.recipe.quantization
-    scheme = with_floats(quantization.scheme, target.activations)
-    quantization = quantization.model_copy(update={"scheme": scheme})
-    return replace(loaded, recipe=loaded.recipe.model_copy(update={"quantization": quantization}))
-
-
-def _table_limits(target: Target) -> dict[str, int]:
-    """The limits that decide how weights are stored; targets without them share what is packed."""
-    return {name: most for name, most in target.limits.items() if name == LIMIT}
 
 
 def _context_length(loaded: LoadedRecipe, config: dict[str, Any], image: ImageInput | None) -> int:
@@ -307,29 +227,3 @@ def _batch_size(asked: int, target: Target, window: SlidingWindow | None) -> int
     # Elsewhere TVM's cache fails when it hands the windows of several sequences to the device.
     batches = window is None or target.tvm["kind"] in ("llvm", "cuda")
     return asked if batches else 1
-
-
-def _model_inputs(
-    loaded: LoadedRecipe, source: ModelSource, digests: FileDigests, progress: Progress | None
-) -> dict[str, Any]:
-    """What the model's content is, by digest; never where it lies."""
-    if source.hub is not None:
-        # A commit of the hub names its content.
-        return {"model.hub": source.hub.source.repository, "model.commit": source.hub.commit}
-    files = tokenizer_files(source.folder)
-    inputs: dict[str, Any] = {"model.kind": source.kind}
-    if source.kind == "synthetic":
-        inputs["model.seed"] = loaded.recipe.model.seed
-        files.append(source.config_file)
-    else:
-        files += open_checkpoint(loaded.recipe.model.source, loaded.base).files()
-    for path, digest in digests.digests(files, progress).items():
-        inputs[f"model.files.{path.name}"] = digest
-    return inputs
-
-
-def _pinned_source(loaded: LoadedRecipe, source: ModelSource) -> str:
-    """The source as later stages open it: a hub revision is resolved once."""
-    if source.hub is None:
-        return loaded.recipe.model.source
-    return f"hf:{source.hub.source.repository}@{source.hub.commit}"

@@ -15,7 +15,7 @@ from pydantic_core import core_schema
 from edgec.recipe.names import TargetName
 from edgec.recipe.quantization import Quantization  # noqa: TC001 - pydantic evaluates it
 from edgec.recipe.schema import Name  # noqa: TC001 - the same
-from edgec.recipe.sections import Budget, Tuning
+from edgec.recipe.sections import Budget, Model, Tuning
 from edgec.recipe.source import parse_generic_source
 from edgec.validation.messages import shown
 from edgec.validation.types import Matches, Section, Unique, refused
@@ -58,7 +58,7 @@ class _SizeOrName:
         )
 
 
-class GenericModel(Section):
+class GenericModel(Model):
     """The network and its weights."""
 
     source: str = Field(
@@ -74,29 +74,15 @@ class GenericModel(Section):
             "torch:my_model.py:make",
         ],
     )
-    seed: int = Field(
-        0,
-        ge=0,
-        le=2**32 - 1,
-        description="Seed of the random weights. Only for synthetic sources.",
-        examples=[0],
-    )
 
-    @field_validator("source")
-    @classmethod
-    def _source_is_known(cls, text: str) -> str:
-        parse_generic_source(text)
-        return text
+    @staticmethod
+    def kind_of(source: str) -> str:
+        """The kind of a source, such as ``onnx``.
 
-    @field_validator("seed")
-    @classmethod
-    def _seed_has_use(cls, seed: int, info: ValidationInfo) -> int:
-        source = info.data.get("source")
-        if seed and source is not None and parse_generic_source(source).kind != "synthetic":
-            raise refused(
-                f"a seed has no effect on {source!r}", "remove it, or use a synthetic: source"
-            )
-        return seed
+        Raises:
+            pydantic_core.PydanticCustomError: it is none of a known form.
+        """
+        return parse_generic_source(source).kind
 
 
 class EmbeddingTask(Section):

@@ -35,17 +35,26 @@ class Model(Section):
         examples=[0],
     )
 
+    @staticmethod
+    def kind_of(source: str) -> str:
+        """The kind of a source, such as ``synthetic``.
+
+        Raises:
+            pydantic_core.PydanticCustomError: it is none of a known form.
+        """
+        return parse_model_source(source).kind
+
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, text: str) -> str:
-        parse_model_source(text)
+        cls.kind_of(text)
         return text
 
     @field_validator("seed")
     @classmethod
     def _seed_has_use(cls, seed: int, info: ValidationInfo) -> int:
         source = info.data.get("source")
-        if seed and source is not None and parse_model_source(source).kind != "synthetic":
+        if seed and source is not None and cls.kind_of(source) != "synthetic":
             raise refused(
                 f"a seed has no effect on {source!r}", "remove it, or use a synthetic: source"
             )

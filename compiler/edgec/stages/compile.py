@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts import web_program
-from edgec.artifacts.layout import LIBRARY_FACTS, REFERENCE_KERNELS
 from edgec.artifacts.library_metadata import library_metadata
 from edgec.artifacts.memory_plan import MemoryPlan
 from edgec.errors import UnsupportedModelError
-from edgec.files import pretty_json
 from edgec.ir.load import load_tvm
-from edgec.layouts.parts import split_tables, table_parts
 from edgec.layouts.specs import decode_bytes, nbytes, weight_bytes
 from edgec.models.images import ImageInput
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.stages.context_inputs import read_window
-from edgec.stages.library import Dump, emit, in_parts, retyped, whole_tensors
-from edgec.stages.model_file import ModelFile
-from edgec.stages.names import FACTS, MODULE
+from edgec.stages.lowering import Imported, Lowered, lower, open_imported, write_library
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,90 +22,18 @@ if TYPE_CHECKING:
     from edgec.scheduling.device_limits import KernelNeeds
     from edgec.stages.context import StageContext
 
-# Whose libraries run as they are: nobody looks at their kernels one by one.
-_THIS_KIND_OF_CPU = "cpu"
-
 
 def run(context: StageContext) -> None:
     """See the module's docstring. Writes the library and ``library.json``."""
     load_tvm()
-    import tvm  # noqa: PLC0415 - after load_tvm
+    from edgec.passes import pipeline  # noqa: PLC0415 - after load_tvm
+    from edgec.passes.reference_kernels import reference_kernels  # noqa: PLC0415
 
     inputs = context.inputs
-    imported = context.parents["import"]
-    facts = json.loads((imported / FACTS).read_text())
-    model = ModelFile.read(context.parents["checkpoint"])
-    whole = whole_tensors(model, inputs)
-    tables = table_parts(whole, model.parameters, dict(inputs["target.limits"]))
-    stored = split_tables(whole, tables)
+    imported = open_imported(context)
+    facts, stored = imported.facts, imported.stored
     cache = KVCacheSpec.from_json(facts["cache"]).at_length(int(inputs["context.length"]))
     _check_window(inputs, cache)
-    target = tvm.target.Target(dict(inputs["target.tvm"]))
-    dump = Dump(context.local.get("dump_ir"))
-    mod = tvm.ir.load_json((imported / MODULE).read_text())
-    dump("import", mod)
-    if tables:
-        mod, facts["weights"] = in_parts(mod, target, facts["weights"], whole, tables)
-        dump("import-split", mod)
-    lowered = _lower(context, mod, target, facts, model.family, stored, cache, dump)
-    context.progress.note(f"generating code for {len(lowered.kernels)} kernels")
-    emitted, needs = emit(context, lowered.mod, target)
-    _check_limits(inputs, needs, lowered, stored, cache)
-    facts_out = {
-        "library": emitted.primary.name,
-        "files": [path.name for path in emitted.files],
-        "model_lib": inputs["library.name"],
-        "metadata": lowered.metadata,
-        "kernels": lowered.kernels,
-        "device_kernels": {item.name: item.to_json() for item in needs},
-        "runtime_functions": lowered.runtime_functions,
-        "kv_cache_bytes": _cache_bytes(inputs, cache),
-        "decode_weights_bytes": decode_bytes(stored, model.parameters),
-        "largest_buffer_bytes": _largest_buffer(inputs, stored, cache, lowered.largest),
-    }
-    (context.out / LIBRARY_FACTS).write_text(pretty_json(facts_out))
-
-
-@dataclass(frozen=True)
-class _Lowered:
-    """A module ready for code generation, and what was learnt on the way.
-
-    Attributes:
-        mod: lowered to the virtual machine's instructions.
-        kernels: where each one's schedule came from, by name.
-        metadata: of the library.
-        largest: bytes of the largest buffer in the workspace of each function.
-        runtime_functions: that the module expects of the runtime.
-    """
-
-    mod: Any
-    kernels: dict[str, str]
-    metadata: dict[str, Any]
-    largest: dict[str, int]
-    runtime_functions: list[str]
-
-
-def _lower(
-    context: StageContext,
-    mod: Any,
-    target: Any,
-    facts: dict[str, Any],
-    family: str,
-    stored: list[TensorSpec],
-    cache: KVCacheSpec,
-    dump: Dump,
-) -> _Lowered:
-    import tvm  # noqa: PLC0415 - after load_tvm
-
-    from edgec.ir.memory import largest_buffers, runtime_functions, workspace_bytes  # noqa: PLC0415
-    from edgec.passes import pipeline  # noqa: PLC0415
-    from edgec.passes.attach_metadata import AttachMetadata  # noqa: PLC0415
-    from edgec.passes.reference_kernels import reference_kernels  # noqa: PLC0415
-    from edgec.scheduling.report import kernel_sources, scheduled_kernels  # noqa: PLC0415
-
-    inputs, note = context.inputs, context.progress.note
-    config = ModelFile.read(context.parents["checkpoint"]).config
-    image = ImageInput.of(config, facts["image_size"])
     lowering = pipeline.Lowering(
         cache=cache,
         vocab_size=facts["vocab_size"],
@@ -120,40 +41,53 @@ def _lower(
         dtype=facts["dtype"],
         prefill_chunk=int(inputs["context.prefill_chunk"]),
         max_batch_size=int(inputs["context.max_batch_size"]),
-        stored_weights=retyped(facts["weights"], stored),
+        stored_weights=imported.retyped,
         vector_bits=inputs["target.vector_bits"],
     )
-    ready = scheduled_kernels(mod)
-    for name, passes in pipeline.phases(lowering, target):
-        note(f"phase {name}")
-        ready = scheduled_kernels(mod)
-        mod = pipeline.apply(mod, passes, target)
-        dump(name, mod)
-        if name == pipeline.FUSED and inputs["target.platform"] != _THIS_KIND_OF_CPU:
-            references = reference_kernels(mod, cache, lowering.vocab_size)
-            (context.out / REFERENCE_KERNELS).write_text(tvm.ir.save_json(references))
-    kernels = kernel_sources(ready, mod)
-    note("phase 4-runtime")
-    mod = pipeline.apply(mod, pipeline.plan_passes(), target)
-    workspace, largest = workspace_bytes(mod), largest_buffers(mod)
-    metadata = library_metadata(
-        model_type=family,
+    lowered = lower(
+        context,
+        imported,
+        pipeline.phases(lowering, imported.target),
+        lambda mod: reference_kernels(mod, cache, lowering.vocab_size),
+        lambda workspace, largest: _metadata(inputs, imported, cache, workspace, largest),
+    )
+    sizes = {
+        "kv_cache_bytes": _cache_bytes(inputs, cache),
+        "decode_weights_bytes": decode_bytes(stored, imported.model.parameters),
+        "largest_buffer_bytes": _largest_buffer(inputs, stored, cache, lowered.largest),
+    }
+    write_library(
+        context,
+        imported,
+        lowered,
+        lambda needs: _check_limits(inputs, needs, lowered, stored, cache),
+        sizes,
+    )
+
+
+def _metadata(
+    inputs: Mapping[str, Any],
+    imported: Imported,
+    cache: KVCacheSpec,
+    workspace: dict[str, int],
+    largest: dict[str, int],
+) -> dict[str, Any]:
+    """What the library says of itself."""
+    facts, stored = imported.facts, imported.stored
+    image = ImageInput.of(imported.model.config, facts["image_size"])
+    return library_metadata(
+        model_type=imported.model.family,
         quantization=facts["scheme"],
         context_length=int(inputs["context.length"]),
         window=read_window(inputs),
-        prefill_chunk=lowering.prefill_chunk,
-        max_batch_size=lowering.max_batch_size,
+        prefill_chunk=int(inputs["context.prefill_chunk"]),
+        max_batch_size=int(inputs["context.max_batch_size"]),
         cache=cache,
         tensors=stored,
         workspace=workspace,
         program=_program(inputs, facts["dtype"], stored, cache, workspace, largest, image),
         image=image,
     )
-    mod = pipeline.apply(mod, [AttachMetadata(metadata)], target)
-    expected = runtime_functions(mod)
-    mod = pipeline.apply(mod, pipeline.machine_passes(), target)
-    dump("4-runtime", mod)
-    return _Lowered(mod, kernels, metadata, largest, expected)
 
 
 def _program(
@@ -198,7 +132,7 @@ def _largest_buffer(
 def _check_limits(
     inputs: Mapping[str, Any],
     needs: list[KernelNeeds],
-    lowered: _Lowered,
+    lowered: Lowered,
     stored: list[TensorSpec],
     cache: KVCacheSpec,
 ) -> None:
