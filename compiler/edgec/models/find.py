@@ -13,6 +13,8 @@ from edgec.ir.load import load_tvm
 ALIASES: dict[str, str] = {}
 """``model_type`` values whose family stands in a file of another name."""
 
+# Of names: mamba is no misspelt llama.
+_ALIKE = 0.75
 _SHARED = {
     "attention",
     "blocks",
@@ -80,7 +82,7 @@ def family_name(config: dict[str, Any]) -> str:
     known = families()
     name = ALIASES.get(model_type, model_type)
     if name not in known:
-        close = difflib.get_close_matches(model_type, known, n=1)
+        close = difflib.get_close_matches(model_type, known, n=1, cutoff=_ALIKE)
         hint = f", nearest is {close[0]}" if close else ""
         raise UnsupportedModelError(
             f"architecture {model_type!r} is not supported{hint}",
