@@ -202,9 +202,11 @@ CASES: dict[str, tuple[Callable[[Place], object], int, list[str]]] = {
         ["config.json", "mamba2", "llama"],
     ),
     "unsupported RoPE": (
-        lambda p: p.config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}),
+        lambda p: p.config(
+            rope_parameters={"rope_type": "proportional", "rope_theta": 1e4, "factor": 2.0}
+        ),
         3,
-        ["yarn", "llama3"],
+        ["proportional", "llama3"],
     ),
     "unsupported activation": (
         lambda p: p.config(hidden_act="relu6"),

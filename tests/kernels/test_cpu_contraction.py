@@ -77,7 +77,7 @@ def _kernel(compute: Callable[..., Any], shapes: list[tuple[Any, ...]]) -> Any:
         builder.emit_func_output(result)
     target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
     rules = dlight.ApplyDefaultSchedule(CPUContraction(BITS), CPUElementwise(BITS))
-    mod = pipeline.apply(builder.get(), [*pipeline._fusion(), rules], target)
+    mod = pipeline.apply(builder.get(), [*pipeline.fusion(), rules], target)
     (function,) = [f for _, f in mod.functions_items() if isinstance(f, tirx.PrimFunc)]
     assert "parallel" in function.script()
     named = function.with_attr({"global_symbol": "kernel", "target": target})

@@ -9,13 +9,13 @@ import functools
 import itertools
 import re
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgec.ir.load import load_tvm
+from edgec.models.kv_cache import KVCacheSpec
 from edgec.models.rope import Rope
 from kernels.gpu_texts import without
 from standin_tools import needs
@@ -95,7 +95,7 @@ def _legalized(name: str) -> tvm.IRModule:
 
 @functools.cache
 def attention(kind: str, name: str) -> Any:
-    spec = SimpleNamespace(
+    spec = KVCacheSpec(
         layers=2,
         heads=HEADS,
         kv_heads=KV_HEADS,
