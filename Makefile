@@ -13,7 +13,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # files in the order of folders, which begins with the long ones.
 WORKERS ?= 2
 
-.PHONY: demo test lint format schemas clean
+.PHONY: demo test test-all lint format schemas clean
 
 # The beginning of a class, for the model to go on with.
 define PROMPT
@@ -27,6 +27,10 @@ demo: $(VENV)/.user
 	@$(BIN)/edgec run tinypy "$$PROMPT" --echo --max-tokens 110 --seed 1 --repetition-penalty 1.1
 
 test: $(VENV)/.dev
+	@sh ci/stand_ins.sh
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not nightly"
+
+test-all: $(VENV)/.dev
 	@sh ci/stand_ins.sh
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -82,7 +82,17 @@ CASES = [
     *(Case(SMALL, target) for target in DEVICES if target not in LARGER),
     *(Case(SHIPPED, target) for target in LARGER),
 ]
-EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+# What is the same for a target beside them: Adreno's kernels, and Arm code without matrix instructions.
+NIGHTLY = {"android-mali", "linux-arm64-i8mm"}
+EVERY = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=str(case), marks=[pytest.mark.nightly] if case.target in NIGHTLY else []
+        )
+        for case in CASES
+    ],
+)
 Built: TypeAlias = Callable[[Case], Artifact]
 
 

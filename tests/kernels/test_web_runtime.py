@@ -128,6 +128,7 @@ def _with_emscripten(monkeypatch: pytest.MonkeyPatch, _folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("choose", [_without_clang, _with_emscripten])
 def test_other_compilers(
     choose: Callable[[pytest.MonkeyPatch, Path], None],
@@ -141,6 +142,7 @@ def test_other_compilers(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_runtime_compiled_elsewhere_by_an_sdk_is_the_same(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,7 @@ def _same(whole: Built, split: Built, ids: list[int]) -> None:
         assert np.abs(one - other).max() < CLOSE * np.abs(one).max()
 
 
-@pytest.mark.parametrize("scheme", ["q4f32_1", "q4f16_1"])
+@pytest.mark.parametrize("scheme", ["q4f32_1", pytest.param("q4f16_1", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("tool", [pytest.param("wgpu", marks=[needs("wgpu"), needs("wasmtime")])])
 @needs("web toolchain")
 def test_in_a_browsers_library(tmp_path: Path, scheme: str, tool: str) -> None:
