@@ -30,6 +30,7 @@ from edgec.pipeline.stage_specs import (
     with_activations,
 )
 from edgec.verification.text import load_documents, text_digest
+from edgec.verification.verdict import gates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +73,15 @@ class BuildPlan:
     def name(self) -> str:
         """The recipe's name."""
         return self.loaded.recipe.name
+
+    @property
+    def what_takes_memory(self) -> str:
+        """What decides how much the model takes beside its weights, for messages."""
+        return "context.length or context.prefill_chunk"
+
+    def broken_limits(self, report: dict[str, Any]) -> list[str]:
+        """The recipe's limits on quality that a report breaks."""
+        return gates(report, self.loaded.recipe.quality)
 
 
 def plan_build(

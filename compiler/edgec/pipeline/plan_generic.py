@@ -26,6 +26,7 @@ from edgec.pipeline.stage_specs import (
     with_activations,
 )
 from edgec.recipe import local_config, parse_generic_source
+from edgec.verification.generic import broken_limit
 
 if TYPE_CHECKING:
     from edgec.checkpoints import ModelSource
@@ -62,10 +63,24 @@ class GenericPlan:
     stages: tuple[StageSpec, ...]
     source: ModelSource | None
 
+    context_length = 0
+    """Tokens that stay from call to call: none."""
+    window = None
+
     @property
     def name(self) -> str:
         """The recipe's name."""
         return self.loaded.recipe.name
+
+    @property
+    def what_takes_memory(self) -> str:
+        """What decides how much the model takes beside its weights, for messages."""
+        return "the maximum of a dimension"
+
+    def broken_limits(self, report: dict[str, Any]) -> list[str]:
+        """The recipe's limits on quality that a report breaks."""
+        limit = broken_limit(report, self.loaded.recipe.quality.max_error)
+        return [] if limit is None else [limit]
 
 
 def plan_generic(

@@ -42,8 +42,6 @@ from edgec.quantization.store import read_index
 from edgec.quantization.takeover import TAKEN_OVER
 from edgec.stages.model_file import ModelFile
 from edgec.standins import NATIVE
-from edgec.verification.generic import broken_limit
-from edgec.verification.verdict import gates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -286,12 +284,11 @@ def _memory_plan(plan: BuildPlan | GenericPlan, facts: dict[str, Any]) -> Memory
         TensorSpec(item["name"], tuple(item["shape"]), item["dtype"], "")
         for item in facts["metadata"]["params"]
     ]
-    window = plan.window if isinstance(plan, BuildPlan) else None
     return MemoryPlan(
         weights=weight_bytes(specs),
         kv_cache=facts["kv_cache_bytes"],
-        context_length=plan.context_length if isinstance(plan, BuildPlan) else 0,
-        sliding_window=window.size if window else None,
+        context_length=plan.context_length,
+        sliding_window=plan.window.size if plan.window else None,
         decode_weights=facts["decode_weights_bytes"],
         largest_buffer=facts["largest_buffer_bytes"],
         workspace=facts["metadata"]["memory_usage"],
@@ -299,11 +296,7 @@ def _memory_plan(plan: BuildPlan | GenericPlan, facts: dict[str, Any]) -> Memory
 
 
 def _check_gates(plan: BuildPlan | GenericPlan, report: dict[str, Any]) -> None:
-    if isinstance(plan, BuildPlan):
-        broken = gates(report, plan.loaded.recipe.quality)
-    else:
-        limit = broken_limit(report, plan.loaded.recipe.quality.max_error)
-        broken = [] if limit is None else [limit]
+    broken = plan.broken_limits(report)
     if broken:
         raise VerificationError(
             f"the quality gate is broken: {'; '.join(broken)}",
@@ -320,7 +313,7 @@ def _check_memory(plan: BuildPlan | GenericPlan, memory: MemoryPlan) -> None:
             f" {memory.weights / MIB:.1f}, KV cache {memory.kv_cache / MIB:.1f}, workspace"
             f" {memory.largest_workspace / MIB:.1f}) and the budget is {budget}",
             where=_place(plan, "budget", "memory_mb"),
-            remedy=f"lower {_sizes(plan)}, quantize further, or raise it",
+            remedy=f"lower {plan.what_takes_memory}, quantize further, or raise it",
         )
 
 
@@ -332,13 +325,6 @@ def _check_size(plan: BuildPlan | GenericPlan, total: int) -> None:
             where=_place(plan, "budget", "artifact_mb"),
             remedy="quantize further, or raise it",
         )
-
-
-def _sizes(plan: BuildPlan | GenericPlan) -> str:
-    """What decides how much a model takes beside its weights."""
-    if isinstance(plan, BuildPlan):
-        return "context.length or context.prefill_chunk"
-    return "the maximum of a dimension"
 
 
 def _place(plan: BuildPlan | GenericPlan, *path: str) -> str:
