@@ -186,14 +186,15 @@ def quantized_rows(
 def zeros_in_tiles(zeros: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.uint32]:
     """Zero points ``(N, groups)`` as words ``(T, groups, bits / 2)``."""
     unsigned = _in_tiles(zeros, 0, Workspace()).view(np.uint8) ^ np.uint8(1 << (bits - 1))
-    if bits == 4:
-        # Rows 4 i + w are in the low halves of the bytes i of word w, rows 4 i + 2 + w in the high ones.
-        nibbles = unsigned.reshape(*unsigned.shape[:2], 4, 2, 2) & np.uint8(15)
-        halves = nibbles[:, :, :, 0] | nibbles[:, :, :, 1] << np.uint8(4)
-        unsigned = np.ascontiguousarray(halves.transpose(0, 1, 3, 2)).reshape(
-            *unsigned.shape[:2], TILE // 2
-        )
-    return unsigned.view("<u4")
+    if bits == 8:
+        return unsigned.view("<u4")
+    # Rows 4 i to 4 i + 3 are four bytes. Byte i of word 0 has the first and the third of them in its
+    # halves, that of word 1 the second and the fourth: first both bytes side by side, i after i.
+    four = unsigned.view("<u4") & np.uint32(0x0F0F0F0F)
+    pairs = (four | four >> np.uint32(12)).astype("<u2").view("<u8")
+    _swap(pairs, 8, 0x0000FF000000FF00, Workspace())
+    _swap(pairs, 16, 0x00000000FFFF0000, Workspace())
+    return pairs.view("<u4")
 
 
 def _zeros_in_rows(zeros: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.int8]:
@@ -221,18 +222,19 @@ def _words_in_tiles(
     return _in_tiles(words, _MIDDLE[bits], workspace)
 
 
-def _swap(words: npt.NDArray[np.uint32], distance: int, mask: int, workspace: Workspace) -> None:
+def _swap(words: npt.NDArray[Any], distance: int, mask: int, workspace: Workspace) -> None:
     """Swap the bits of a mask with those ``distance`` above them, in every word.
 
     Of eight codes, 0 to 7 from the lowest bits on, a swap of codes 2 and 3 with 4 and 5 and then one of
     neighbours gives 0 4 1 5 2 6 3 7: the codes of the first half in the low halves of the bytes.
     """
-    changed = workspace.array("dot4 swap", words.shape, np.uint32)
-    np.right_shift(words, np.uint32(distance), out=changed)
+    number = words.dtype.type
+    changed = workspace.array("dot4 swap", words.shape, words.dtype)
+    np.right_shift(words, number(distance), out=changed)
     np.bitwise_xor(changed, words, out=changed)
-    np.bitwise_and(changed, np.uint32(mask), out=changed)
+    np.bitwise_and(changed, number(mask), out=changed)
     np.bitwise_xor(words, changed, out=words)
-    np.left_shift(changed, np.uint32(distance), out=changed)
+    np.left_shift(changed, number(distance), out=changed)
     np.bitwise_xor(words, changed, out=words)
 
 
