@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ from edgec.target import cpu_features  # noqa: E402
 pytestmark = pytest.mark.slow
 
 F32, F16 = "float32", "float16"
-CPUS = {
+CPUS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "avx2": ({"mcpu": "x86-64-v3"}, {"avx2"}),
     "avx512": ({"mcpu": "x86-64-v4", "mattr": ["+avx512vnni"]}, {"avx512f", "avx512_vnni"}),
 }
@@ -94,7 +96,8 @@ class Compiled:
         y = tvm.runtime.tensor(np.full((len(x), self._layer.n), np.nan, self._layer.y_dtype))
         self._library[f"prepare_{number}"](tvm.runtime.tensor(x), *prepared)
         self._library[f"matmul_{number}"](*prepared, *map(tvm.runtime.tensor, stored), y)
-        return y.numpy()
+        result: np.ndarray = y.numpy()
+        return result
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: f"{layer.name}_by_{layer.group}")
