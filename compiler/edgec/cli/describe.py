@@ -68,6 +68,8 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     if compiler := report.get("compiler"):
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
+    if activations := report.get("activations"):
+        lines.append(("activations", activations_text(activations, compiler)))
     lines += [("output", output_text(name, errors)) for name, errors in _outputs(report)]
     if paths := report.get("paths"):
         lines.append(("paths", paths_text(paths)))
@@ -105,6 +107,14 @@ def quality_text(figures: Mapping[str, Any]) -> str:
         f"KL {figures['kl']:.4f} nats, top-1 {100 * figures['top1']:.1f} %, perplexity ratio"
         f" {figures['perplexity_ratio']:.4f} ± {figures['perplexity_ratio_error']:.4f}"
     )
+
+
+def activations_text(figures: Mapping[str, Any], compiler: Mapping[str, Any] | None) -> str:
+    """What rounding activations to 8 bits loses, against the stored weights without it."""
+    said = f"KL {figures['kl']:.1e} nats, max |Δlogit| {figures['max_logit_error']:.1e} in PyTorch"
+    if compiler is None:
+        return f"rounded to 8 bits: {said}"
+    return f"rounded to 8 bits: KL {compiler['kl']:.1e} nats; {said}"
 
 
 def paths_text(paths: Mapping[str, Any]) -> str:
