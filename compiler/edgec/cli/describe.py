@@ -94,6 +94,8 @@ def output_text(name: str, errors: Mapping[str, float]) -> str:
     """Relative errors of a generic model's output: all of it, and the compiler's part."""
     total = errors.get("total", errors["quantizer"])
     compiler = f", of which the compiler {errors['compiler']:.1e}" if "compiler" in errors else ""
+    if "activations" in errors:
+        compiler += f" (rounding activations to 8 bits: {errors['activations']:.1e})"
     return f"{name} within {total:.1e} of the original{compiler}"
 
 

@@ -29,8 +29,8 @@ def rounding(groups: Mapping[int, int]) -> AbstractContextManager[Any]:
     """A context in which torch's products with some matrices round what they multiply.
 
     Args:
-        groups: how many columns share a scale, by the address of a matrix in memory. Empty: nothing
-            is rounded.
+        groups: how many columns share a scale, by the address of the memory that a matrix lies in, of
+            all of it or of some of its rows. Empty: nothing is rounded.
     """
     if not groups:
         return nullcontext()
@@ -52,7 +52,7 @@ def rounding(groups: Mapping[int, int]) -> AbstractContextManager[Any]:
         ) -> Any:
             place = places.get(function)
             if place is not None:
-                group = groups.get(args[place + 1].data_ptr())
+                group = groups.get(args[place + 1].untyped_storage().data_ptr())
                 if group is not None:
                     args = (*args[:place], rounded(args[place], group), *args[place + 1 :])
             return function(*args, **(kwargs or {}))
