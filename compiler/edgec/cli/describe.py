@@ -69,7 +69,7 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
     if activations := report.get("activations"):
-        lines.append(("activations", activations_text(activations, compiler)))
+        lines.append(("rounding", rounding_text(activations, compiler)))
     lines += [("output", output_text(name, errors)) for name, errors in _outputs(report)]
     if paths := report.get("paths"):
         lines.append(("paths", paths_text(paths)))
@@ -111,12 +111,13 @@ def quality_text(figures: Mapping[str, Any]) -> str:
     )
 
 
-def activations_text(figures: Mapping[str, Any], compiler: Mapping[str, Any] | None) -> str:
-    """What rounding activations to 8 bits loses, against the stored weights without it."""
-    said = f"KL {figures['kl']:.1e} nats, max |Δlogit| {figures['max_logit_error']:.1e} in PyTorch"
-    if compiler is None:
-        return f"rounded to 8 bits: {said}"
-    return f"rounded to 8 bits: KL {compiler['kl']:.1e} nats; {said}"
+def rounding_text(figures: Mapping[str, Any], compiler: Mapping[str, Any] | None) -> str:
+    """What rounding activations to 8 bits loses, of the library and in PyTorch."""
+    loss = figures["kl"] if compiler is None else compiler["kl"]
+    return (
+        f"KL {loss:.1e} nats of activations in 8 bits, in PyTorch {figures['kl']:.1e} and"
+        f" max |Δlogit| {figures['max_logit_error']:.1e}"
+    )
 
 
 def paths_text(paths: Mapping[str, Any]) -> str:
