@@ -126,7 +126,17 @@ def _models(
     def shipped(arguments: Sequence[npt.NDArray[Any]]) -> Sequence[npt.NDArray[Any]]:
         return original.run(arguments, replaced)
 
-    return Models(artifact, source, shipped)
+    groups = {
+        parameter.sources[0].name: group
+        for parameter in model.parameters
+        if parameter.role == "linear"
+        and (group := layout.activation_group(parameter, schemes[parameter.name])) is not None
+    }
+
+    def rounded(arguments: Sequence[npt.NDArray[Any]]) -> Sequence[npt.NDArray[Any]]:
+        return original.run(arguments, replaced, groups)
+
+    return Models(artifact, source, shipped, rounded if groups else None)
 
 
 def _golden(interface: ModelInterface, result: Outputs, tolerance: float) -> GoldenTensors:
