@@ -3,6 +3,9 @@
 Two forms are matched: ``edgec.quantized_matmul`` on weights stored as 32-bit words, and
 ``matmul(x, permute_dims(w))`` on plain weights. Both become one kernel that reads the weights in
 the order they are stored, so that nothing is dequantized or transposed into memory.
+
+A kernel may want its activations prepared, such as quantized: that is a kernel of its own, called once
+for all layers that read the same activations in the same form.
 """
 
 from __future__ import annotations
@@ -15,7 +18,13 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from edgec.ir.params import extern_call, static_shape
 from edgec.models.blocks import QUANTIZED_MATMUL
-from edgec.scheduling.kernels.linear import LINEAR, Linear, LinearKernels
+from edgec.scheduling.kernels.linear import (
+    LINEAR,
+    Linear,
+    LinearKernel,
+    LinearKernels,
+    Preparation,
+)
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerLinear")
@@ -39,7 +48,18 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
     def __init__(self, mod: tvm.IRModule, kernels: LinearKernels) -> None:
         super().__init__(mod)
         self._make = kernels
-        self._kernels: dict[tuple[Linear, bool], relax.GlobalVar] = {}
+        self._kernels: dict[tuple[Linear, bool], tuple[relax.GlobalVar, LinearKernel]] = {}
+        self._preparing: dict[str, relax.GlobalVar] = {}
+        # Of the block that is visited, by the activations and the name of the preparation.
+        self._prepared: dict[tuple[relax.Var, str], list[relax.Expr]] = {}
+
+    def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.BindingBlock:
+        self._prepared.clear()
+        return super().visit_dataflow_block_(block)
+
+    def visit_binding_block_(self, block: relax.BindingBlock) -> relax.BindingBlock:
+        self._prepared.clear()
+        return super().visit_binding_block_(block)
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
@@ -69,28 +89,49 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         rows = _product(outer)
         parameters = self._parameters(x, list(weights), out, int(k))
         single = isinstance(rows, int) and rows == 1
-        flat = self.builder_.emit(relax.op.reshape(x, (rows, k)))
+        function, kernel = self._kernel(parameters, single)
         result = self.builder_.emit(
             relax.call_tir(
-                self._kernel(parameters, single),
-                [flat, *weights],
+                function,
+                [*self._activations(x, (rows, k), kernel.preparation), *weights],
                 out_ty=relax.TensorType((rows, parameters.n), parameters.y_dtype),
             )
         )
         return relax.op.reshape(result, (*outer, parameters.n))
 
+    def _activations(
+        self, x: relax.Expr, shape: tuple[Any, Any], preparation: Preparation | None
+    ) -> list[relax.Expr]:
+        """What a kernel reads in the place of ``x``."""
+        if preparation is None:
+            return [self.builder_.emit(relax.op.reshape(x, shape))]
+        key = (x, preparation.name)
+        if key not in self._prepared:
+            if preparation.name not in self._preparing:
+                function = self.builder_.add_func(preparation.function, preparation.name)
+                self._preparing[preparation.name] = function
+            flat = self.builder_.emit(relax.op.reshape(x, shape))
+            outputs = [relax.TensorType(*output) for output in preparation.outputs(shape[0])]
+            prepared = self.builder_.emit(
+                relax.call_tir(self._preparing[preparation.name], [flat], out_ty=outputs)
+            )
+            self._prepared[key] = [
+                self.builder_.emit(relax.TupleGetItem(prepared, index))
+                for index in range(len(outputs))
+            ]
+        return self._prepared[key]
+
     def _parameters(self, x: Any, weights: list[Any], out: Any, k: int) -> Linear:
         stored = [(static_shape(weight), str(weight.ty.dtype)) for weight in weights]
-        return Linear.stored(
-            stored, n=stored[0][0][0], k=k, x_dtype=str(x.ty.dtype), y_dtype=str(out.dtype)
-        )
+        n = int(out.shape.values[-1])
+        return Linear.stored(stored, n=n, k=k, x_dtype=str(x.ty.dtype), y_dtype=str(out.dtype))
 
-    def _kernel(self, parameters: Linear, single: bool) -> relax.GlobalVar:
+    def _kernel(self, parameters: Linear, single: bool) -> tuple[relax.GlobalVar, LinearKernel]:
         key = (parameters, single)
         if key not in self._kernels:
-            name, function = self._make(parameters, single=single)
-            function = function.with_attr(LINEAR, parameters.to_json())
-            self._kernels[key] = self.builder_.add_func(function, name)
+            kernel = self._make(parameters, single=single)
+            function = kernel.function.with_attr(LINEAR, parameters.to_json())
+            self._kernels[key] = self.builder_.add_func(function, kernel.name), kernel
         return self._kernels[key]
 
 

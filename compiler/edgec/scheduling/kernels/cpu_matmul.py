@@ -24,7 +24,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels import HAND_WRITTEN
-from edgec.scheduling.kernels.linear import Linear, LinearKernels
+from edgec.scheduling.kernels.linear import Linear, LinearKernel, LinearKernels
 from edgec.scheduling.kernels.vectors import Vectors, broadcast, ramp, vector
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ class Matmul(Linear):
 def linear_kernels(vector_bits: int) -> LinearKernels:
     """The CPU's kernels, for :class:`edgec.passes.lower_linear.LowerLinear`."""
 
-    def make(linear: Linear, *, single: bool) -> tuple[str, Any]:
+    def make(linear: Linear, *, single: bool) -> LinearKernel:
         parameters = Matmul(**asdict(linear), vector_bits=vector_bits)
         if single:
-            return f"gemv_{linear.name}", one_row(parameters)
-        return f"gemm_{linear.name}", many_rows(parameters)
+            return LinearKernel(f"gemv_{linear.name}", one_row(parameters))
+        return LinearKernel(f"gemm_{linear.name}", many_rows(parameters))
 
     return make
 

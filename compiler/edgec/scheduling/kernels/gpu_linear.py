@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import te, tirx
 
+from edgec.scheduling.kernels.linear import LinearKernel
+
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.linear import Linear
 
 
-def linear_kernel(linear: Linear, *, single: bool) -> tuple[str, Any]:
+def linear_kernel(linear: Linear, *, single: bool) -> LinearKernel:
     """See :class:`edgec.scheduling.kernels.linear.LinearKernels`."""
     # One index type throughout: the rules refuse a mixture.
     n, k = _int64(linear.n), _int64(linear.k)
@@ -45,7 +47,7 @@ def linear_kernel(linear: Linear, *, single: bool) -> tuple[str, Any]:
     if linear.y_dtype != "float32":
         y = te.compute((rows, n), lambda i, j: sums[i, j].astype(linear.y_dtype), name="round")
     function = te.create_prim_func([x, *stored, y]).without_attr("global_symbol")
-    return f"{'gemv' if single else 'gemm'}_{linear.name}", function
+    return LinearKernel(f"{'gemv' if single else 'gemm'}_{linear.name}", function)
 
 
 def _dequantize(

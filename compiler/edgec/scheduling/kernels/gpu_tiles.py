@@ -28,6 +28,7 @@ from edgec.scheduling.kernels.gpu_work_group import (
     shared,
     when,
 )
+from edgec.scheduling.kernels.linear import LinearKernel
 
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.linear import Linear
@@ -53,10 +54,10 @@ LANE_ROWS, TILE_STEP = _HIGH, _SIDE
 """Rows of a tile that a lane adds up, and how far apart they are."""
 
 
-def linear_kernel(linear: Linear, *, single: bool) -> tuple[str, Any]:
+def linear_kernel(linear: Linear, *, single: bool) -> LinearKernel:
     """See :class:`edgec.scheduling.kernels.linear.LinearKernels`."""
     make = _one_row if single else _tiles
-    return f"{'gemv' if single else 'gemm'}_{linear.name}", make(linear)
+    return LinearKernel(f"{'gemv' if single else 'gemm'}_{linear.name}", make(linear))
 
 
 @dataclass(frozen=True)

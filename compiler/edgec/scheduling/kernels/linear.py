@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Stored = tuple[tuple[int, ...], str]
-"""Shape, of two axes, and dtype of a stored tensor."""
+"""Shape and dtype of a stored tensor."""
+
+_TILED_AXES = 3
 
 LINEAR = "edgec.linear"
 """Attribute of a linear layer's kernel: what it computes, as :meth:`Linear.to_json` says it."""
@@ -30,7 +32,9 @@ class Linear:
         group: codes that share a scale.
         scale_dtype: of the scales ``(n, k / group)``.
         zeros: whether each group has its ``z``, in words ``(n, zero_words)`` as codes are; otherwise
-            ``z = 2**(bits - 1) - 1``.
+            ``z = 2**(bits - 1) - 1``, or if tiled one more.
+        tiled: whether words and scales lie in tiles of 16 rows, see ``layouts.dot4``, and not row by
+            row, see ``layouts.mlc``.
     """
 
     n: int
@@ -42,6 +46,7 @@ class Linear:
     group: int = 0
     scale_dtype: str = ""
     zeros: bool = False
+    tiled: bool = False
 
     @classmethod
     def stored(
@@ -56,23 +61,24 @@ class Linear:
             x_dtype: of the activations.
             y_dtype: of the result.
         """
-        (_, words), w_dtype = weights[0]
+        words, w_dtype = weights[0]
         plain = cls(n, k, x_dtype, y_dtype, w_dtype)
         if len(weights) == 1:
             return plain
-        (_, groups), scale_dtype = weights[1]
+        groups, scale_dtype = weights[1]
         return replace(
             plain,
-            bits=32 * words // k,
-            group=k // groups,
+            bits=32 * words[1] // k,
+            group=k // groups[1],
             scale_dtype=scale_dtype,
             zeros=len(weights) > len(("words", "scales")),
+            tiled=len(words) == _TILED_AXES,
         )
 
     @property
     def middle(self) -> int:
         """``z`` where groups have none of their own."""
-        return (1 << (self.bits - 1)) - 1
+        return (1 << (self.bits - 1)) - (0 if self.tiled else 1)
 
     @property
     def zero_words(self) -> int:
@@ -100,11 +106,40 @@ class Linear:
         return cls(**json.loads(text))
 
 
+class Preparation(NamedTuple):
+    """What happens to activations before a kernel reads them, once for all layers that read them.
+
+    Attributes:
+        name: of its kernel; equal names stand for equal preparations.
+        function: the PrimFunc ``(x (m, k), *outputs)``.
+        outputs: shapes and dtypes of the outputs, from ``m``: a number or a TIR expression.
+    """
+
+    name: str
+    function: Any
+    outputs: Callable[[Any], list[tuple[tuple[Any, ...], str]]]
+
+
+class LinearKernel(NamedTuple):
+    """A linear layer's kernel.
+
+    Attributes:
+        name: of the kernel.
+        function: the PrimFunc ``(x (m, k), w[, scales[, zeros]], y (m, n))``; with a preparation, its
+            outputs stand in the place of ``x``.
+        preparation: of the activations, if the kernel wants one.
+    """
+
+    name: str
+    function: Any
+    preparation: Preparation | None = None
+
+
 class LinearKernels(Protocol):
     """A platform's way to make kernels for linear layers."""
 
-    def __call__(self, linear: Linear, *, single: bool) -> tuple[str, Any]:
-        """A kernel's name and its PrimFunc ``(x (m, k), w[, scales[, zeros]], y (m, n))``.
+    def __call__(self, linear: Linear, *, single: bool) -> LinearKernel:
+        """The kernel of a layer.
 
         Args:
             linear: the layer.
