@@ -16,7 +16,8 @@ load_tvm()
 
 import tvm  # noqa: E402
 
-from edgec.scheduling.kernels.cpu_amx import SCALE, AmxMatmul, many_rows, preparation  # noqa: E402
+from edgec.scheduling.kernels.cpu_amx import AmxMatmul, many_rows  # noqa: E402
+from edgec.scheduling.kernels.cpu_amx_operands import SCALE, preparation  # noqa: E402
 from edgec.scheduling.kernels.linear import Linear  # noqa: E402
 from edgec.target import load_target  # noqa: E402
 
