@@ -49,8 +49,9 @@ def load_engine(
     """
     check_processor(library, architecture, cpu_features, machine=platform.machine())
     set_threads()
-    mapped = MappedWeights(weights)
     device = open_device(_kernels_for(library), str(library))
+    # A GPU gets a copy of each tensor, once.
+    mapped = MappedWeights(weights, resident=is_cpu(device))
     with opening(library):
         engine = Engine(open_natively(library, device), device, library, mapped, capacity)
         if not is_cpu(device):
@@ -111,7 +112,7 @@ def open_natively(library: Path, device: Any) -> Any:
     """
     load_tvm()
     import tvm  # noqa: PLC0415 - after load_tvm
-    from tvm.relax import VirtualMachine  # noqa: PLC0415
+    from tvm.runtime.vm import VirtualMachine  # noqa: PLC0415
 
     return VirtualMachine(tvm.runtime.load_module(str(library)), device)
 
