@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgec.errors import EdgecError, ToolchainError
 from edgec.ir.load import load_tvm
 from edgec.libraries.open import open_library
+from edgec.runtime.amx import permit_amx
 from edgec.runtime.devices import is_cpu, open_device
 from edgec.runtime.engine import Engine
 from edgec.runtime.threads import set_threads
@@ -48,6 +49,7 @@ def load_engine(
         UsageError: the library was compiled for less than ``capacity``.
     """
     check_processor(library, architecture, cpu_features, machine=platform.machine())
+    permit_amx(library, cpu_features)
     set_threads()
     device = open_device(_kernels_for(library), str(library))
     # A GPU gets a copy of each tensor, once.
