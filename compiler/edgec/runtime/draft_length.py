@@ -16,10 +16,12 @@ _PRIOR_WEIGHT = 2.0
 _FIRST_GUESS = 0.3
 # An observation counts half after about 34 others.
 _DECAY = 0.98
-# Time that was wasted is forgotten after some hundred tokens, so that drafts get another chance.
-_FORGIVING = 0.998
+# Time that was wasted is forgotten after some thousand tokens, so that drafts get another chance.
+_FORGIVING = 0.9995
 # Timings that are remembered of each kind of pass: their median forgets interruptions.
 _TIMINGS = 7
+# Tokens that are less likely to be reached add nothing to a draft.
+_HOPELESS = 0.02
 # A draft has to promise this much, since promises are estimates.
 _GAIN = 1.05
 
@@ -37,7 +39,9 @@ class DraftLength:
     def __init__(self) -> None:
         self._right = [0.0] * (LONGEST_MATCH + 1)
         self._seen = [0.0] * (LONGEST_MATCH + 1)
-        self._times: dict[int, deque[float]] = {}
+        self._chances = self._estimates()
+        self._timings: dict[int, deque[float]] = {}
+        self._times: dict[int, float] = {}
         self._wasted = 0.0
         self._risked = 0.0
 
@@ -50,11 +54,14 @@ class DraftLength:
         """
         self._right[match] = self._right[match] * _DECAY + right
         self._seen[match] = self._seen[match] * _DECAY + 1
+        self._chances = self._estimates()
         self._wasted *= _FORGIVING
 
     def timed(self, rows: int, seconds: float) -> None:
         """A pass over ``rows`` tokens took this long; 1 is a single step."""
-        self._times.setdefault(rows, deque(maxlen=_TIMINGS)).append(seconds)
+        timings = self._timings.setdefault(rows, deque(maxlen=_TIMINGS))
+        timings.append(seconds)
+        self._times[rows] = median(timings)
 
     def repeated(self, tokens: int, seconds: float) -> None:
         """Tokens came from a pass, or time went into computing such tokens again.
@@ -75,17 +82,15 @@ class DraftLength:
         """
         if not match or 1 not in self._times:
             return 0
-        single = median(self._times[1])
         again = self._wasted / self._risked if self._risked else 0.0
-        best, best_rate = 0, _GAIN / single
+        best, best_rate = 0, _GAIN / self._times[1]
         reach = 2 * max(self._times)
-        chances = self._chances()
         expected, chance, drafted = 1.0, 1.0, 0
         for rows in _sizes(most):
-            if rows > reach:
+            if rows > reach or chance < _HOPELESS:
                 break
             for ahead in range(drafted, rows - 1):
-                chance *= chances[min(match + ahead, LONGEST_MATCH)]
+                chance *= self._chances[min(match + ahead, LONGEST_MATCH)]
                 expected += chance
             drafted = rows - 1
             rate = expected / (self._time(rows) + expected * again)
@@ -93,7 +98,7 @@ class DraftLength:
                 best, best_rate = drafted, rate
         return best
 
-    def _chances(self) -> list[float]:
+    def _estimates(self) -> list[float]:
         """By the length of the match, how likely the next token is right."""
         chances = [_FIRST_GUESS]
         for right, seen in zip(self._right[1:], self._seen[1:], strict=True):
@@ -107,14 +112,14 @@ class DraftLength:
         Of a size beyond all measured ones as much as of the largest: so it is tried, once.
         """
         if rows in self._times:
-            return median(self._times[rows])
+            return self._times[rows]
         below = max(size for size in self._times if size < rows)
         above = min((size for size in self._times if size > rows), default=None)
-        low = median(self._times[below])
+        low = self._times[below]
         if above is None:
             return low
         share = (rows - below) / (above - below)
-        return low + share * (median(self._times[above]) - low)
+        return low + share * (self._times[above] - low)
 
 
 def _sizes(most: int) -> list[int]:

@@ -218,7 +218,7 @@ class _Run:
                     prefill_rate=_rate(len(prompt), prefilled - start),
                     decode_rate=_rate(decoded, decoding) if decoded else None,
                     finish_reason="stop" if ended else at_limit,
-                    speculation=self._speculative and self._speculative.stats,
+                    speculation=None if self._speculative is None else self._speculative.stats,
                 ),
             )
         finally:

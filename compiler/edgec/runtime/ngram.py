@@ -25,7 +25,7 @@ _SIZES = (8, 4, 3, 2, 1)
 class NgramIndex:
     """A text that grows, and a place further up in it that reads as its end does.
 
-    Each token costs a few look-ups, however long the text is, and about a kilobyte.
+    Each token costs a few look-ups, however long the text is, and about half a kilobyte.
 
     Args:
         tokens: the beginning of the text.

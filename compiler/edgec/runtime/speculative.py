@@ -223,22 +223,22 @@ class SpeculativeSequence:
             return known
         self._drop_ahead(sequence)
         probed = self._probe.after(token)
-        if probed is None:
-            self._probe = _Rows()
+        if probed is None or self._trusts(self._probe.size):
+            self._probe, probed = _Rows(), None
             draft = self._draft()
             if draft:
                 tokens = [token, *draft]
                 rows = self._pass(sequence, tokens)
-                if not self._exact or self._learnt.agreement.known(len(tokens), self._length):
+                if self._trusts(len(tokens)):
                     self._count("passes")
                     self._count("drafted", len(draft))
                     self._ahead = _Rows(rows, draft)
-                    return rows[0]
+                    return _row(rows, 0)
                 # Single steps follow, so that there is something to compare with.
                 self._engine.pop(sequence, len(tokens))
                 self._count("probes")
                 self._probe = _Rows(rows, draft)
-                probed = rows[0]
+                probed = _row(rows, 0)
         logits = self._step(sequence, token)
         if self._steady == self._length - 1:
             self._steady = self._length
@@ -300,6 +300,10 @@ class SpeculativeSequence:
         if most < 1:
             return []
         return self._text.draft(self._learnt.length.choose(self._text.match, most))
+
+    def _trusts(self, tokens: int) -> bool:
+        """Whether a pass of so many can be judged."""
+        return not self._exact or self._learnt.agreement.known(tokens, self._length)
 
     def _pass(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         started = self._clock()
@@ -366,5 +370,9 @@ class _Rows:
         if self._rows is None or not self.left or self._draft[self._right] != token:
             return None
         self._right += 1
-        row: npt.NDArray[np.float32] = self._rows[self._right]
-        return row
+        return _row(self._rows, self._right)
+
+
+def _row(rows: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
+    row: npt.NDArray[np.float32] = rows[index]
+    return row
