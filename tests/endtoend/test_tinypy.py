@@ -105,7 +105,7 @@ def test_greedy_text_is_what_the_reference_writes(built: Path) -> None:
 
 
 def test_guessed_tokens_are_those_of_single_steps(built: Path) -> None:
-    """Two thousand of them, in 4 bits, whose passes and steps round differently."""
+    """A thousand of them, in 4 bits, whose passes and steps round differently."""
     import inspect  # noqa: PLC0415 - only this test reads source
     import textwrap  # noqa: PLC0415
 
@@ -115,7 +115,7 @@ def test_guessed_tokens_are_those_of_single_steps(built: Path) -> None:
     # Whatever the machine has to do meanwhile, passes pay.
     speculation.clock = count().__next__
     accepted = 0
-    for start in range(0, 2000, 250):
+    for start in range(0, 1000, 250):
         texts = []
         for wanted in (None, speculation):
             steps = list(
@@ -133,7 +133,7 @@ def test_guessed_tokens_are_those_of_single_steps(built: Path) -> None:
         assert steps[-1].stats is not None
         assert steps[-1].stats.speculation is not None
         accepted += steps[-1].stats.speculation.accepted
-    assert accepted > 500
+    assert accepted > 250
 
 
 def test_verify_repeats_the_check_without_torch(built: Path, tmp_path: Path) -> None:

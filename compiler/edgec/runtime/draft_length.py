@@ -22,6 +22,8 @@ _FORGIVING = 0.9995
 _TIMINGS = 7
 # Tokens that are less likely to be reached add nothing to a draft.
 _HOPELESS = 0.02
+# If the next token is less likely to be right, it is better guessed on when it came.
+_WORTH_A_PASS = 0.2
 # A draft has to promise this much, since promises are estimates.
 _GAIN = 1.05
 
@@ -80,7 +82,7 @@ class DraftLength:
             match: length of the match, 0 if there is none.
             most: to draft at all.
         """
-        if not match or 1 not in self._times:
+        if self._chances[match] < _WORTH_A_PASS or 1 not in self._times:
             return 0
         again = self._wasted / self._risked if self._risked else 0.0
         best, best_rate = 0, _GAIN / self._times[1]
@@ -99,11 +101,12 @@ class DraftLength:
         return best
 
     def _estimates(self) -> list[float]:
-        """By the length of the match, how likely the next token is right."""
-        chances = [_FIRST_GUESS]
+        """By the length of the match, how likely the next token is right; never without one."""
+        chances = [0.0]
+        lower = _FIRST_GUESS
         for right, seen in zip(self._right[1:], self._seen[1:], strict=True):
-            prior = _PRIOR_WEIGHT * chances[-1]
-            chances.append((right + prior) / (seen + _PRIOR_WEIGHT))
+            lower = (right + _PRIOR_WEIGHT * lower) / (seen + _PRIOR_WEIGHT)
+            chances.append(lower)
         return chances
 
     def _time(self, rows: int) -> float:

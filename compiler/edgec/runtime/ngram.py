@@ -41,6 +41,7 @@ class NgramIndex:
         self.match = 0
         self._place = 0
         self._after: tuple[dict[tuple[Token, ...], int], ...] = tuple({} for _ in _SIZES)
+        self._last: list[tuple[Token, ...]] = []  # the latest tokens, by size
         for token in tokens:
             self._note(token)
         self._look_up()
@@ -74,22 +75,20 @@ class NgramIndex:
     def _note(self, token: Token) -> None:
         # What ends right before this token is found from now on: there is something to read there.
         end = len(self.tokens)
-        for size, after in zip(_SIZES, self._after, strict=True):
-            if size <= end:
-                after[tuple(self.tokens[end - size :])] = end
+        for after, last in zip(self._after, self._last, strict=False):
+            after[last] = end
         self.tokens.append(token)
+        latest = (*(self._last[0] if self._last else ())[1 - _SIZES[0] :], token)
+        self._last = [latest[-size:] for size in _SIZES]
 
     def _look_up(self) -> None:
         """Find the latest place with the longest match of ``_SIZES``."""
         self.match = 0
-        end = len(self.tokens)
-        for size, after in zip(_SIZES, self._after, strict=True):
-            if size > end:
-                continue
-            place = after.get(tuple(self.tokens[end - size :]))
+        for after, last in zip(self._after, self._last, strict=False):
+            place = after.get(last)
             if place is not None:
                 self._place = place
-                self.match = _common_suffix(self.tokens, place, size)
+                self.match = _common_suffix(self.tokens, place, len(last))
                 return
 
 
