@@ -20,17 +20,13 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import steps
-from edgec.cachefolder import cache_root
-from environments import ENVIRONMENTS, python
 from figures import (
     GB,
     MB,
@@ -43,9 +39,11 @@ from figures import (
     ratio_table,
     speed_table,
 )
-from machine import machine
 from peers import SIDES, Entry, Models, entries, model_digest
 from race import EngineError, Process, Racer, held, prompt
+
+from edgec.cachefolder import cache_root
+from machine import machine
 
 ROOT = Path(__file__).parents[2]
 MODELS = {

@@ -57,7 +57,7 @@ def _arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float1
 def _write_tokenizer(config: dict[str, Any], folder: Path) -> None:
     """Converters want one; the measurements are made with token ids."""
     words = {f"w{number}": number for number in range(config["vocab_size"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer = Tokenizer(models.WordLevel(words))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     end = config["eos_token_id"]

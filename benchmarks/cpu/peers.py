@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import steps
 from checkpoint import write_checkpoint
-from edgec.files import digest_json, pretty_json
 from environments import python
+
+from edgec.files import digest_json, pretty_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,9 +86,8 @@ class Models:
         out = self.folder / "edgec"
         print(f"building edgec's artifact for {self.target} ...", file=sys.stderr, flush=True)
         done = subprocess.run(
-            ["nice", "-n", "10", *command, "--out", str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [*steps.LOW_PRIORITY, *command, "--out", str(out)],
+            capture_output=True,
             text=True,
             check=False,
         )

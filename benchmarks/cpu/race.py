@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from figures import Result, Test
 from sides.serve import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from figures import Result, Test
 
 _TIMEOUT = 900.0
 """Seconds for one request: an engine that takes longer has failed."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+LOW_PRIORITY = ("nice", "-n", "10")
 _LAST = 12
 """Lines of a log that are read for the reason of a failure."""
 
@@ -71,7 +72,7 @@ def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:
         done = subprocess.run(
-            ["nice", "-n", "10", *command],
+            [*LOW_PRIORITY, *command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tvm
+from serve import serve
 
 from edgec import __version__
 from edgec.artifacts.artifact import open_artifact
 from edgec.ir.load import load_tvm
 from edgec.runtime.session import open_session
-from serve import serve
 
 if TYPE_CHECKING:
     import numpy as np

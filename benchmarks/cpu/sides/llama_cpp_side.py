@@ -71,7 +71,7 @@ class LlamaCpp:
         return [float(value) for value in self._last()]
 
     def _begin(self, tokens: list[int]) -> None:
-        llama.llama_memory_clear(self._memory, False)  # noqa: FBT003 - the C function's own
+        llama.llama_memory_clear(self._memory, False)
         for start in range(0, len(tokens), _BATCH):
             self._append(tokens[start : start + _BATCH])
         self._held = tokens
