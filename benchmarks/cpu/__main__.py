@@ -85,9 +85,10 @@ def main() -> None:
     limits = probes(options.cache)
     racers: list[Racer] = []
     try:
-        for (result, model), entry in zip(prepared, chosen, strict=True):
-            if model is not None and fits(result, model):
-                racers.append(opened(entry, result, model, models, options))
+        with held(options.lock):
+            for (result, model), entry in zip(prepared, chosen, strict=True):
+                if model is not None and fits(result, model):
+                    racers.append(opened(entry, result, model, models))
         print(machine())
         rates = race(racers, limits, config["vocab_size"], options)
     finally:
@@ -190,15 +191,12 @@ def fits(result: Result, model: Path) -> bool:
     return result.failure is None
 
 
-def opened(
-    entry: Entry, result: Result, model: Path, models: Models, options: argparse.Namespace
-) -> Racer:
+def opened(entry: Entry, result: Result, model: Path, models: Models) -> Racer:
     """An engine that has loaded its model."""
     log = models.folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', entry.name)}.log"
-    with held(options.lock):
-        process = Process(entry.command(models.environments), entry.variables, log)
-        racer = Racer(result, process)
-        racer.open(model=str(model), context=CONTEXT, **entry.request)
+    process = Process(entry.command(models.environments), entry.variables, log)
+    racer = Racer(result, process)
+    racer.open(model=str(model), context=CONTEXT, **entry.request)
     print(f"  {result.name}: {result.version}; {result.settings}", file=sys.stderr, flush=True)
     return racer
 
@@ -208,23 +206,24 @@ def race(
 ) -> dict[str, list[float]]:
     """All turns of all engines; bytes per second of each round, by the kind of pages."""
     rates: dict[str, list[float]] = {name: [] for name in limits}
-    for racer in racers:
-        racer.compare(prompt(COMPARED, vocabulary, [0, 0]))
-    for number, phase in enumerate(PHASES):
+    long_prompt = prompt(LONG, vocabulary, [0, 1])
+    with held(options.lock):
         for racer in racers:
-            for test in phase:
-                if test.prompt == LONG:
-                    with held(options.lock):
-                        racer.prepare(prompt(LONG, vocabulary, [0, 1]))
+            racer.compare(prompt(COMPARED, vocabulary, [0, 0]))
+    for number, phase in enumerate(PHASES):
+        if any(test.prompt == LONG for test in phase):
+            with held(options.lock):
+                for racer in racers:
+                    racer.prepare(long_prompt)
         for turn in range(options.rounds):
-            for index, test in enumerate(phase):
-                seed = [0, 1] if test.prompt == LONG else [1 + turn, index]
-                tokens = prompt(test.prompt, vocabulary, seed)
-                with held(options.lock):
+            with held(options.lock):
+                for index, test in enumerate(phase):
                     for name, process in limits.items():
                         rates[name].append(process.ask("rate")["result"])
+                    is_long = test.prompt == LONG
+                    new = prompt(test.prompt, vocabulary, [1 + turn, index])
                     for racer in racers:
-                        racer.measure(test, tokens)
+                        racer.measure(test, long_prompt if is_long else new)
             print(
                 f"phase {number + 1} of {len(PHASES)}, round {turn + 1} of {options.rounds}:"
                 f" {machine()}",

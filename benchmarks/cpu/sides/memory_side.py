@@ -11,7 +11,7 @@ from typing import Any
 
 from serve import serve
 
-_BYTES = 2 << 30  # more than any cache
+_BYTES = 1 << 30  # more than any cache
 _HUGE = 2 << 20
 _PASSES = 3
 
