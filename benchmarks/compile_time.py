@@ -36,7 +36,7 @@ def measure(config: dict[str, Any], scheme_name: str) -> dict[str, float]:
     import tvm  # noqa: PLC0415
 
     from edgec.emitters import cpu  # noqa: PLC0415
-    from edgec.layouts.mlc import tensors  # noqa: PLC0415
+    from edgec.layouts.find import find_layout  # noqa: PLC0415
     from edgec.models.causal_lm import apply_schemes, parameters_of  # noqa: PLC0415
     from edgec.models.find import load_family  # noqa: PLC0415
     from edgec.passes import pipeline  # noqa: PLC0415
@@ -52,10 +52,11 @@ def measure(config: dict[str, Any], scheme_name: str) -> dict[str, float]:
     apply_schemes(model, schemes)
     mod, _ = model.export_tvm(spec=model.export_spec())
     lap("import")
+    whole = find_layout(profile.layout).tensors(parameters, schemes, scheme.dtype)
     stored = {
         index: (spec.shape, spec.dtype)
-        for index, spec in enumerate(tensors(parameters, schemes, scheme.dtype))
-        if spec.dtype == "uint32"
+        for index, spec in enumerate(whole)
+        if schemes[spec.parameter] is not None
     }
     target = tvm.target.Target(dict(profile.tvm))
     lowering = pipeline.Lowering(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from edgec.layouts import mlc
 from edgec.target import load_target
 from edgec.verification.reference import from_artifact
 from numerics.tiny_models import CHUNK, library_of, run_stages, save_random_model
@@ -86,5 +87,5 @@ def _reference(outputs: dict[str, Any], tokens: list[int]) -> np.ndarray:
     model = ModelFile.read(outputs["checkpoint"])
     with QuantizedCheckpoint(outputs["quantize"]) as quantized:
         schemes = {item.name: quantized.scheme(item.name) for item in model.parameters}
-    reference = from_artifact(model.config, outputs["pack"], model.parameters, schemes)
+    reference = from_artifact(model.config, outputs["pack"], model.parameters, schemes, mlc)
     return np.asarray(reference.logits(tokens))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from edgec.layouts import mlc
 from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.stages.model_file import ModelFile
 from edgec.target import load_target
@@ -86,5 +87,5 @@ def _reference(outputs: dict[str, Any]) -> np.ndarray:
     model = ModelFile.read(outputs["checkpoint"])
     with QuantizedCheckpoint(outputs["quantize"]) as quantized:
         schemes = {item.name: quantized.scheme(item.name) for item in model.parameters}
-    reference = from_artifact(model.config, outputs["pack"], model.parameters, schemes)
+    reference = from_artifact(model.config, outputs["pack"], model.parameters, schemes, mlc)
     return np.asarray(reference.logits(TOKENS))

@@ -12,8 +12,11 @@ from edgec.ir.load import load_tvm
 load_tvm()
 
 import tvm  # noqa: E402
-from tvm import te  # noqa: E402
+from tvm import relax, te  # noqa: E402
 
+from edgec.ir.params import NAME, extern_call  # noqa: E402
+from edgec.models.blocks import QUANTIZED_MATMUL  # noqa: E402
+from edgec.passes.split_tables import SplitTables  # noqa: E402
 from edgec.passes.table_lookup import lookup  # noqa: E402
 from kernels.test_gpu_linear import in_words  # noqa: E402
 
@@ -79,3 +82,32 @@ def test_rows_equal_float64(bits: int, points: bool, dtype: str, rows: tuple[int
     _library(rows, bits, dtype, points=points)(tvm.runtime.tensor(ids), *tensors, out)
     # A product is rounded once, to the type of the result: as numpy's cast does it.
     np.testing.assert_array_equal(out.numpy(), table[ids].astype(dtype))
+
+
+def test_a_head_of_tiles_in_parts() -> None:
+    """37 rows in tiles of 16: parts of 16 and of 21 rows, which two tiles hold."""
+    weights = relax.Var(
+        NAME,
+        relax.TupleType([relax.TensorType((37, 64), "int4"), relax.TensorType((37, 2), "float16")]),
+    )
+    x = relax.Var("x", relax.TensorType((3, 64), "float16"))
+    builder = relax.BlockBuilder()
+    with builder.function("f", [x, weights]):
+        table = [builder.emit(relax.TupleGetItem(weights, index)) for index in range(2)]
+        out = relax.TensorType((3, 37), "float32")
+        y = builder.emit(relax.call_dps_packed(QUANTIZED_MATMUL, [x, *table], out_ty=out))
+        builder.emit_func_output(y)
+    parts = {
+        0: [((1, 8, 16), "uint32"), ((2, 8, 16), "uint32")],
+        1: [((1, 2, 16), "float16"), ((2, 2, 16), "float16")],
+    }
+    function = SplitTables(parts)(builder.get())["f"]
+    found = []
+
+    def visit(expr: Any) -> None:
+        if extern_call(expr) is not None:
+            found.append([int(size) for size in expr.ty_args[0].shape.values])
+
+    relax.analysis.post_order_visit(function.body, visit)
+    assert found == [[3, 16], [3, 21]]
+    assert [int(size) for size in function.ret_ty.shape.values] == [3, 37]

@@ -37,7 +37,7 @@ def test_on_a_stand_in(tmp_path: Path) -> None:
     for kernel in ("segment_attention_2x32", "image_marks", "mrope", "mrope_positions"):
         assert kernel in checked, kernel
     engine = library.open(CHUNK, sequences=1)
-    case = VisionCase(Built(engine, shipped_weights(outputs)), model)
+    case = VisionCase(Built(engine, shipped_weights(outputs, target.layout)), model)
     rows, wanted = case.image(0).rows[:, :-4], case.reference_image(0)
     assert np.abs(rows - wanted).max() < CLOSE * np.abs(wanted).max()
     tokens, logits = case.tokens(PROMPT), case.reference(PROMPT)

@@ -15,7 +15,7 @@ from edgec.passes import pipeline
 from edgec.passes.attach_bounds import AttachBounds
 from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
-from edgec.scheduling.kernels.cpu_matmul import linear_kernels
+from edgec.scheduling.kernels.cpu_linear import linear_kernels
 from edgec.scheduling.rules.cpu import CPUElementwise
 from edgec.scheduling.rules.cpu_contraction import CPUContraction
 
@@ -147,7 +147,7 @@ def lowered(
     mod = model.mod
     for passes in (
         [AttachBounds(model.bounds), tvm.tirx.transform.BindTarget(target)],
-        [LowerLinear(linear_kernels(vector_bits)), LowerQuantizedTake()],
+        [LowerLinear(linear_kernels(vector_bits, target)), LowerQuantizedTake()],
         pipeline.fusion(),
         [dlight.ApplyDefaultSchedule(*rules)],
         pipeline.plan_passes(),

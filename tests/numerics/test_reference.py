@@ -13,6 +13,7 @@ import pytest
 from edgec import resources
 from edgec.checkpoints import open_checkpoint
 from edgec.errors import CheckpointError, ToolchainError, VerificationError
+from edgec.layouts import mlc
 from edgec.layouts.pack import pack_checkpoint
 from edgec.models.parameters import Parameter, Source
 from edgec.progress import Silent
@@ -149,7 +150,9 @@ def shipped(
     quantize_checkpoint(
         checkpoint, parameters, schemes, scheme.dtype, "rtn", quantized, Silent(), threads=1
     )
-    pack_checkpoint(QuantizedCheckpoint(quantized), parameters, weights, Silent(), threads=1)
+    pack_checkpoint(
+        QuantizedCheckpoint(quantized), parameters, weights, Silent(), layout=mlc, threads=1
+    )
     return weights, parameters, schemes
 
 
@@ -181,7 +184,7 @@ def test_llama3_frequencies_matter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_unquantized_artifact_is_the_original(tmp_path: Path, variant: str) -> None:
     checkpoint = saved(tmp_path, VARIANTS[variant])
-    artifact = from_artifact(checkpoint.config, *shipped(checkpoint, "q0f32", tmp_path))
+    artifact = from_artifact(checkpoint.config, *shipped(checkpoint, "q0f32", tmp_path), mlc)
     np.testing.assert_array_equal(artifact.logits(IDS), from_checkpoint(checkpoint).logits(IDS))
 
 
@@ -207,7 +210,7 @@ def test_a_quantized_artifact_has_the_shipped_weights(
         codes = np.clip(np.rint(groups / scales.astype(np.float32)), -steps, steps - 1)
         out[:] = (codes * scales.astype(np.float32)).reshape(weight.shape)
 
-    artifact = from_artifact(checkpoint.config, *shipped(checkpoint, scheme, tmp_path))
+    artifact = from_artifact(checkpoint.config, *shipped(checkpoint, scheme, tmp_path), mlc)
     expected = reference_model(checkpoint.config, quantized).logits(IDS)
     np.testing.assert_allclose(artifact.logits(IDS), expected, rtol=0, atol=1e-4)
     assert np.abs(expected - from_checkpoint(checkpoint).logits(IDS)).max() > 1e-3
@@ -218,12 +221,12 @@ def test_an_artifact_of_another_model(tmp_path: Path) -> None:
     weights, parameters, schemes = shipped(checkpoint, "q0f32", tmp_path)
     without_bias = {**checkpoint.config, "mlp_bias": False}
     with pytest.raises(VerificationError, match=r"no such tensor; the artifact has .*mlp.*bias"):
-        from_artifact(without_bias, weights, parameters, schemes)
+        from_artifact(without_bias, weights, parameters, schemes, mlc)
     with pytest.raises(VerificationError, match=r"lm_head\.weight .*; the artifact has none"):
-        from_artifact(checkpoint.config, weights, parameters[:-1], schemes)
+        from_artifact(checkpoint.config, weights, parameters[:-1], schemes, mlc)
     wider = {**checkpoint.config, "vocab_size": 121}
     with pytest.raises(VerificationError, match=r"\(121, 64\); the artifact has \(120, 64\)"):
-        from_artifact(wider, weights, parameters, schemes)
+        from_artifact(wider, weights, parameters, schemes, mlc)
 
 
 def test_a_checkpoint_that_lacks_a_tensor(tmp_path: Path) -> None:

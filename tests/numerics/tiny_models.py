@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.artifacts.layout import LIBRARY_FACTS, REFERENCE_KERNELS
+from edgec.layouts.find import find_layout
 from edgec.layouts.tensor_cache import TensorCache
 from edgec.layouts.unpack import unpacked_rows
 from edgec.progress import Silent
@@ -84,10 +85,11 @@ def build(
     image_size: int | None = None,
 ) -> Built:
     """Run the stages from checkpoint to library on a model folder, for this CPU."""
+    target = load_target("host")
     outputs = run_stages(
         folder,
         out,
-        load_target("host"),
+        target,
         scheme=scheme,
         overrides=overrides,
         group_size=group_size,
@@ -103,7 +105,7 @@ def build(
         MappedWeights(outputs["pack"]),
         Capacity(sequences=BATCH, tokens=CONTEXT * BATCH, prefill_chunk=CHUNK),
     )
-    return Built(engine, shipped_weights(outputs))
+    return Built(engine, shipped_weights(outputs, target.layout))
 
 
 def run_stages(
@@ -202,14 +204,14 @@ def library_of(
     )
 
 
-def shipped_weights(outputs: Mapping[str, Path]) -> dict[str, np.ndarray]:
+def shipped_weights(outputs: Mapping[str, Path], layout: str) -> dict[str, np.ndarray]:
     """The weights that the stages packed, dequantized, under the checkpoint's names."""
-    cache = TensorCache(outputs["pack"])
+    cache, form = TensorCache(outputs["pack"]), find_layout(layout)
     weights: dict[str, np.ndarray] = {}
     with QuantizedCheckpoint(outputs["quantize"]) as quantized:
         for parameter in ModelFile.read(outputs["checkpoint"]).parameters:
             scheme = quantized.scheme(parameter.name)
-            rows = unpacked_rows(cache, parameter, scheme, 0, parameter.shape[0])
+            rows = unpacked_rows(form, cache, parameter, scheme, 0, parameter.shape[0])
             first = 0
             for source in parameter.sources:
                 weights[source.name] = np.empty(source.shape, np.float32)

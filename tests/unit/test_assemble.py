@@ -23,6 +23,7 @@ LIMITS = {"max_threads": 256}
 TARGET = {
     "name": "phone",
     "platform": "android",
+    "layout": "mlc",
     "cpu_features": ["fp", "asimd"],
     "standin": "qemu",
     "standin_cpu": "max",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quantization_fakes import Counter, parameter, small_model
 
-from edgec.layouts import pack, shards
+from edgec.layouts import mlc, pack, shards
 from edgec.layouts.pack import pack_checkpoint
 from edgec.layouts.specs import TensorSpec, nbytes, weight_bytes
 from edgec.layouts.tensor_cache import TensorCache
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from edgec.layouts.find import Layout
     from edgec.models.parameters import Parameter
 
 
@@ -45,12 +46,12 @@ def quantized(
 
 
 def packed(
-    folder: Path, out: Path, parameters: Sequence[Parameter], threads: int = 1
+    folder: Path, out: Path, parameters: Sequence[Parameter], layout: Layout, threads: int = 1
 ) -> list[TensorSpec]:
     out.mkdir()
     progress = Counter()
     with QuantizedCheckpoint(folder) as store:
-        specs = pack_checkpoint(store, parameters, out, progress, threads=threads)
+        specs = pack_checkpoint(store, parameters, out, progress, layout=layout, threads=threads)
     assert progress.done == progress.total == weight_bytes(specs)
     return specs
 
@@ -62,7 +63,7 @@ def digest(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", SCHEMES)
 def test_the_folder_holds_the_quantized_numbers(tmp_path: Path, name: str) -> None:
     parameters, schemes = quantized(tmp_path / "q", name, zero_row=5)
-    specs = packed(tmp_path / "q", tmp_path / "m", parameters)
+    specs = packed(tmp_path / "q", tmp_path / "m", parameters, mlc)
     cache = TensorCache(tmp_path / "m")
     cache.verify()
     assert cache.names() == [spec.name for spec in specs]
@@ -76,7 +77,7 @@ def test_the_folder_holds_the_quantized_numbers(tmp_path: Path, name: str) -> No
                 expected = store.plain(p.name, start, stop).astype(np.float32)
             else:
                 expected = store.quantized(p.name, start, stop).dequantize()
-            found = unpacked_rows(cache, p, schemes[p.name], start, stop)
+            found = unpacked_rows(mlc, cache, p, schemes[p.name], start, stop)
             assert found.dtype == np.float32
             np.testing.assert_array_equal(found, expected)
 
@@ -87,16 +88,16 @@ def test_bytes_depend_on_neither_threads_nor_blocks(
 ) -> None:
     parameters, _ = quantized(tmp_path / "q", name)
     monkeypatch.setattr(shards.plan_shards, "__defaults__", (1024,))
-    packed(tmp_path / "q", tmp_path / "whole", parameters)
+    packed(tmp_path / "q", tmp_path / "whole", parameters, mlc)
     monkeypatch.setattr(pack, "STEP", 100)
-    packed(tmp_path / "q", tmp_path / "blocks", parameters, threads=3)
+    packed(tmp_path / "q", tmp_path / "blocks", parameters, mlc, threads=3)
     assert digest(tmp_path / "whole") == digest(tmp_path / "blocks")
     assert len(digest(tmp_path / "whole")) > 3
 
 
 def test_the_index_says_what_the_format_asks_for(tmp_path: Path) -> None:
     parameters, _ = quantized(tmp_path / "q", "q4f16_1")
-    specs = packed(tmp_path / "q", tmp_path / "m", parameters)
+    specs = packed(tmp_path / "q", tmp_path / "m", parameters, mlc)
     index = json.loads((tmp_path / "m" / "tensor-cache.json").read_text())
     total = weight_bytes(specs)
     weights = 50 * 64 + 40 * 64 + 40 + 64
@@ -147,12 +148,12 @@ def test_zero_points_are_packed_in_pieces(tmp_path: Path, monkeypatch: pytest.Mo
         writer.write(p.name, 0, tensor, Workspace())
         writer.finish()
     monkeypatch.setattr(pack, "STEP", 100)
-    specs = packed(tmp_path / "q", tmp_path / "m", [p])
+    specs = packed(tmp_path / "q", tmp_path / "m", [p], mlc)
     assert [spec.name for spec in specs] == ["a.q_weight", "a.q_scale", "a.q_zero"]
     cache = TensorCache(tmp_path / "m")
     values = tensor.dequantize()
-    np.testing.assert_array_equal(unpacked_rows(cache, p, scheme, 0, 50), values)
-    np.testing.assert_array_equal(unpacked_rows(cache, p, scheme, 17, 31), values[17:31])
+    np.testing.assert_array_equal(unpacked_rows(mlc, cache, p, scheme, 0, 50), values)
+    np.testing.assert_array_equal(unpacked_rows(mlc, cache, p, scheme, 17, 31), values[17:31])
 
 
 def test_tensors_are_cut_into_shards_by_the_rule() -> None:

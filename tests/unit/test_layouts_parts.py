@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from quantization_fakes import Counter, parameter, small_model
 
+from edgec.layouts import mlc
 from edgec.layouts.mlc import tensors
 from edgec.layouts.pack import pack_checkpoint
 from edgec.layouts.parts import LIMIT, MOST_PARTS, split_tables, table_parts
@@ -98,7 +99,13 @@ def test_a_folder_with_parts_holds_the_same_numbers(tmp_path: Path, name: str) -
         (tmp_path / place).mkdir()
         with QuantizedCheckpoint(tmp_path / "q") as quantized:
             pack_checkpoint(
-                quantized, parameters, tmp_path / place, Counter(), threads=2, limits=limits
+                quantized,
+                parameters,
+                tmp_path / place,
+                Counter(),
+                layout=mlc,
+                threads=2,
+                limits=limits,
             )
         caches.append(TensorCache(tmp_path / place))
         caches[-1].verify()
@@ -108,5 +115,5 @@ def test_a_folder_with_parts_holds_the_same_numbers(tmp_path: Path, name: str) -
     ]
     for p in parameters:
         for start, stop in ((0, p.shape[0]), (1, p.shape[0] - 2), (16, 18)):
-            found = [unpacked_rows(cache, p, schemes[p.name], start, stop) for cache in caches]
+            found = [unpacked_rows(mlc, cache, p, schemes[p.name], start, stop) for cache in caches]
             np.testing.assert_array_equal(*found)

@@ -140,7 +140,13 @@ def test_inspect_shows_a_recipe_that_was_not_built(folder: Path) -> None:
     ("kind", "said"), [("synthetic", "synthetic"), ("folder", "own"), (None, "own")]
 )
 def test_the_manifest_says_so(kind: str | None, said: str) -> None:
-    target = {"name": "t", "platform": "linux", "cpu_features": [], "standin": "native"}
+    target = {
+        "name": "t",
+        "platform": "linux",
+        "layout": "mlc",
+        "cpu_features": [],
+        "standin": "native",
+    }
     wheels = {name: {"version": "1"} for name in ("apache-tvm", "apache-tvm-ffi")}
     library = {"library": "l", "model_lib": "m", "files": []}
     made = Provenance(

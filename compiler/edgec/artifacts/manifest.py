@@ -73,6 +73,7 @@ def build_manifest(
         "name": made.recipe["name"],
         "target": made.target["name"],
         "platform": made.target["platform"],
+        "layout": made.target["layout"],
         "library": made.library["library"],
         "model_lib": made.library["model_lib"],
         "libraries": list(made.library["files"]),

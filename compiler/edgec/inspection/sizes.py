@@ -50,6 +50,8 @@ def scheme_sizes(
 ) -> list[SchemeSize]:
     """The sizes in every scheme that there is.
 
+    Counted without the filling of tiles, which the layouts of some targets add.
+
     Args:
         parameters: of the model.
         kv_bytes_per_token: by the type of the activations.

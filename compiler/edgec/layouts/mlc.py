@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgec.layouts.find import StoredRows
     from edgec.models.parameters import Parameter
+    from edgec.quantization.reader import QuantizedCheckpoint
     from edgec.quantization.schemes import FloatType, TensorScheme
 
 WEIGHT = "q_weight"
@@ -147,13 +149,7 @@ def tensors(
     schemes: Mapping[str, TensorScheme | None],
     dtype: FloatType,
 ) -> list[TensorSpec]:
-    """The tensors of a model in this layout, in the order of its metadata and of its shards.
-
-    Args:
-        parameters: of the model.
-        schemes: by parameter name; None is plain.
-        dtype: of the plain parameters.
-    """
+    """See :meth:`edgec.layouts.find.Layout.tensors`."""
     specs = []
     for parameter in parameters:
         scheme = schemes[parameter.name]
@@ -170,3 +166,34 @@ def tensors(
             zeros = (rows, zero_columns(groups[1], scheme.bits))
             specs.append(TensorSpec(names[2], zeros, "uint32", parameter.name))
     return specs
+
+
+def stored_rows(
+    quantized: QuantizedCheckpoint,
+    spec: TensorSpec,
+    start: int,
+    stop: int,
+    workspace: Workspace,
+) -> npt.NDArray[Any]:
+    """See :meth:`edgec.layouts.find.Layout.stored_rows`."""
+    name, scheme = spec.parameter, quantized.scheme(spec.parameter)
+    assert scheme is not None, name
+    if spec.name.endswith(f".{ZERO}"):
+        zeros = quantized.stored(f"{name}#zeros", start, stop, workspace)
+        return zero_words(zeros, scheme.bits)
+    if spec.name.endswith(f".{SCALE}"):
+        scales = quantized.stored(f"{name}#scales", start, stop, workspace)
+        scales_in_place(scales, workspace)
+        return scales
+    words = quantized.stored(f"{name}#codes", start, stop, workspace).view("<u4")
+    words_in_place(words, scheme.bits)
+    return words
+
+
+def quantized_rows(
+    stored: StoredRows, parameter: Parameter, scheme: TensorScheme, start: int, stop: int
+) -> QuantizedTensor:
+    """See :meth:`edgec.layouts.find.Layout.quantized_rows`."""
+    names = mlc_names(parameter.name, scheme)
+    words, scales, *zeros = (stored(name, start, stop) for name in names)
+    return unpack(words, scales, scheme.bits, *zeros)

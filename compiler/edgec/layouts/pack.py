@@ -1,20 +1,11 @@
-"""Stream a quantized checkpoint into a weight folder in the MLC layout."""
+"""Stream a quantized checkpoint into a weight folder."""
 
 from __future__ import annotations
 
 import math
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgec.layouts.mlc import (
-    WEIGHT,
-    ZERO,
-    scales_in_place,
-    tensors,
-    words_in_place,
-    zero_words,
-)
 from edgec.layouts.parts import split_tables, table_parts
 from edgec.layouts.shard_writer import TensorCacheWriter
 from edgec.layouts.shards import Shard, plan_shards
@@ -27,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgec.layouts.find import Layout
     from edgec.models.parameters import Parameter
     from edgec.progress import Progress
     from edgec.quantization.reader import QuantizedCheckpoint
@@ -40,6 +32,7 @@ def pack_checkpoint(
     out: Path,
     progress: Progress,
     *,
+    layout: Layout,
     threads: int,
     limits: Mapping[str, int] = MappingProxyType({}),
 ) -> list[TensorSpec]:
@@ -54,6 +47,7 @@ def pack_checkpoint(
         parameters: of the model, in the order of its metadata.
         out: where the files go.
         progress: is told of bytes.
+        layout: how quantized parameters are stored.
         threads: that work at once, at least 1.
         limits: of the target's profile; tables larger than its largest buffer are stored in parts.
 
@@ -65,7 +59,7 @@ def pack_checkpoint(
         BuildError: the disk is full.
     """
     schemes = {parameter.name: quantized.scheme(parameter.name) for parameter in parameters}
-    whole = tensors(parameters, schemes, quantized.dtype)
+    whole = layout.tensors(parameters, schemes, quantized.dtype)
     specs = split_tables(whole, table_parts(whole, parameters, limits))
     shards = plan_shards(specs)
     total = weight_bytes(specs)
@@ -73,7 +67,7 @@ def pack_checkpoint(
     writer = TensorCacheWriter(out, shards, _metadata(parameters, specs))
 
     def write(shard: Shard, workspace: Workspace) -> None:
-        writer.write_shard(shard, _pieces(quantized, shard, progress, workspace))
+        writer.write_shard(shard, _pieces(quantized, layout, shard, progress, workspace))
 
     # The largest first, so that no thread is left with one at the end.
     run_all(write, sorted(shards, key=lambda shard: -shard.nbytes), threads=threads)
@@ -88,35 +82,23 @@ def _metadata(parameters: Sequence[Parameter], specs: Sequence[TensorSpec]) -> d
 
 
 def _pieces(
-    quantized: QuantizedCheckpoint, shard: Shard, progress: Progress, workspace: Workspace
+    quantized: QuantizedCheckpoint,
+    layout: Layout,
+    shard: Shard,
+    progress: Progress,
+    workspace: Workspace,
 ) -> Iterator[npt.NDArray[Any]]:
     for placement in shard.placements:
         spec = placement.spec
         rows = spec.shape[0]
+        # Parts of tables begin with whole tiles.
+        first = spec.first_row // spec.tile
         step = max(1, STEP * rows // nbytes(spec))
-        read = partial(_read, quantized, spec, workspace)
-        for start in range(0, rows, step):
-            piece = read(start, min(start + step, rows))
+        for start in range(first, first + rows, step):
+            stop = min(start + step, first + rows)
+            if quantized.scheme(spec.parameter) is None:
+                piece = quantized.stored(spec.parameter, start, stop, workspace)
+            else:
+                piece = layout.stored_rows(quantized, spec, start, stop, workspace)
             yield piece
             progress.advance(piece.nbytes)
-
-
-def _read(
-    quantized: QuantizedCheckpoint, spec: TensorSpec, workspace: Workspace, start: int, stop: int
-) -> npt.NDArray[Any]:
-    """Rows of a stored tensor, in the workspace."""
-    parameter = spec.parameter
-    start, stop = spec.first_row + start, spec.first_row + stop
-    scheme = quantized.scheme(parameter)
-    if scheme is None:
-        return quantized.stored(parameter, start, stop, workspace)
-    if spec.name.endswith(f".{ZERO}"):
-        zeros = quantized.stored(f"{parameter}#zeros", start, stop, workspace)
-        return zero_words(zeros, scheme.bits)
-    if not spec.name.endswith(f".{WEIGHT}"):
-        scales = quantized.stored(f"{parameter}#scales", start, stop, workspace)
-        scales_in_place(scales, workspace)
-        return scales
-    words = quantized.stored(f"{parameter}#codes", start, stop, workspace).view("<u4")
-    words_in_place(words, scheme.bits)
-    return words

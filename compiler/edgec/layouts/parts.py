@@ -27,8 +27,8 @@ MOST_PARTS = 4
 """A lookup binds the codes and scales of each part, the ids and its result, and the least that
 devices bind in browsers is ten buffers."""
 _ROLES = ("embedding", "head")
-# Kernels of linear layers compute so many rows together; parts of whole tiles have no remainder.
-_TILE = 64
+# Kernels of linear layers compute so many rows together; parts of whole ones have no remainder.
+_TOGETHER = 64
 
 
 def table_parts(
@@ -49,13 +49,18 @@ def table_parts(
     if most is None:
         return {}
     roles = {parameter.name: parameter.role for parameter in parameters}
+    counts = {parameter.name: parameter.shape[0] for parameter in parameters}
     widest: dict[str, TensorSpec] = {}
     for spec in specs:
         if roles[spec.parameter] in _ROLES:
             known = widest.setdefault(spec.parameter, spec)
             if nbytes(spec) > nbytes(known):
                 widest[spec.parameter] = spec
-    found = {name: _rows(spec, most) for name, spec in widest.items() if nbytes(spec) > most}
+    found = {
+        name: _rows(spec, counts[name], most)
+        for name, spec in widest.items()
+        if nbytes(spec) > most
+    }
     return {name: rows for name, rows in found.items() if 1 < len(rows) <= MOST_PARTS}
 
 
@@ -81,7 +86,7 @@ def split_tables(
             replace(
                 spec,
                 name=part_name(spec.name, index),
-                shape=(count, *spec.shape[1:]),
+                shape=(math.ceil(count / spec.tile), *spec.shape[1:]),
                 first_row=first,
             )
             for index, (first, count) in enumerate(zip(firsts, rows, strict=False))
@@ -95,14 +100,23 @@ def part_name(name: str, index: int) -> str:
     return f"{module}.{index}.{attribute}"
 
 
-def _rows(spec: TensorSpec, most: int) -> tuple[int, ...]:
-    """Rows of equal parts as few as can be, the last one perhaps with less; all in one if none fit."""
-    rows = spec.shape[0]
-    fitting = most * rows // nbytes(spec)
+def _rows(spec: TensorSpec, rows: int, most: int) -> tuple[int, ...]:
+    """Rows of equal parts as few as can be, the last one perhaps with less; all in one if none fit.
+
+    Parts consist of whole tiles of the layout.
+
+    Args:
+        spec: the whole tensor.
+        rows: of the parameter.
+        most: bytes of a part.
+    """
+    stored = spec.shape[0]
+    fitting = most * stored // nbytes(spec)
     if fitting == 0:
         return (rows,)
-    each = math.ceil(rows / math.ceil(rows / fitting))
-    tiled = math.ceil(each / _TILE) * _TILE
-    each = tiled if tiled <= fitting else each
+    each = math.ceil(stored / math.ceil(stored / fitting))
+    together = max(1, _TOGETHER // spec.tile)
+    rounded = math.ceil(each / together) * together
+    each = spec.tile * (rounded if rounded <= fitting else each)
     whole, rest = divmod(rows, each)
     return (each,) * whole + ((rest,) if rest else ())

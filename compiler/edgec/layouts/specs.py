@@ -24,6 +24,7 @@ class TensorSpec:
         dtype: numpy's name: ``"uint32"``, ``"float16"``, ``"float32"``.
         parameter: name of the model's parameter that it is a part of: ``"lm_head.weight"``.
         first_row: of the parameter that it holds; not 0 only in tables that are stored in parts.
+        tile: rows of the parameter in one row of the stored array, of the last one perhaps fewer.
     """
 
     name: str
@@ -31,6 +32,7 @@ class TensorSpec:
     dtype: str
     parameter: str
     first_row: int = 0
+    tile: int = 1
 
 
 def nbytes(spec: TensorSpec) -> int:

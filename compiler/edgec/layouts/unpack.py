@@ -1,12 +1,12 @@
-"""From a weight folder in the MLC layout back to floats: what the compiled model computes with."""
+"""From a weight folder back to floats: what the compiled model computes with."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgec.layouts.mlc import mlc_names, unpack
 from edgec.layouts.parts import part_name
 
 if TYPE_CHECKING:
@@ -14,19 +14,26 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgec.layouts.find import Layout
     from edgec.layouts.tensor_cache import TensorCache
     from edgec.models.parameters import Parameter
     from edgec.quantization.schemes import TensorScheme
 
 
 def unpacked_rows(
-    cache: TensorCache, parameter: Parameter, scheme: TensorScheme | None, start: int, stop: int
+    layout: Layout,
+    cache: TensorCache,
+    parameter: Parameter,
+    scheme: TensorScheme | None,
+    start: int,
+    stop: int,
 ) -> npt.NDArray[np.float32]:
     """Rows ``[start, stop)`` of a parameter as float32 ``(stop - start, *shape[1:])``.
 
     A quantized weight is ``(code - zero) * scale``, rounded once to float32 (not to the scales' type).
 
     Args:
+        layout: of the weights.
         cache: the shipped weights.
         parameter: one of the model's.
         scheme: how it is stored; None when it is plain.
@@ -36,11 +43,10 @@ def unpacked_rows(
     Raises:
         CheckpointError: the folder lacks the parameter.
     """
-    arrays = [_rows(cache, name, start, stop) for name in mlc_names(parameter.name, scheme)]
+    stored = partial(_rows, cache)
     if scheme is None:
-        return arrays[0].astype(np.float32)
-    words, scales, *zeros = arrays
-    return unpack(words, scales, scheme.bits, *zeros).dequantize()
+        return stored(parameter.name, start, stop).astype(np.float32)
+    return layout.quantized_rows(stored, parameter, scheme, start, stop).dequantize()
 
 
 def _rows(cache: TensorCache, name: str, start: int, stop: int) -> npt.NDArray[Any]:

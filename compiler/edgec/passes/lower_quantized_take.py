@@ -15,7 +15,7 @@ from edgec.passes.table_lookup import lookup
 
 @tvm.transform.module_pass(opt_level=0, name="LowerQuantizedTake")
 class LowerQuantizedTake:
-    """``edgec.quantized_take`` on codes stored as 32-bit words, for every platform."""
+    """``edgec.quantized_take`` on codes stored in either layout, for every platform."""
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
         """Rewrite the Relax functions and add the kernels they call."""

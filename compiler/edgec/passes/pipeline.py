@@ -45,7 +45,7 @@ from edgec.scheduling.kernels import (
     segment_attention,
 )
 from edgec.scheduling.kernels.cpu_experts import CPUExperts
-from edgec.scheduling.kernels.cpu_matmul import linear_kernels
+from edgec.scheduling.kernels.cpu_linear import linear_kernels
 from edgec.scheduling.kernels.gpu_experts import GPUExperts
 from edgec.scheduling.kernels.gpu_work_group import Limits
 from edgec.scheduling.rules.cpu import CPUElementwise
@@ -118,7 +118,7 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "1-layout",
             [
                 StoreWeights(lowering.stored_weights),
-                LowerLinear(linear_kernels(vector_bits)),
+                LowerLinear(linear_kernels(vector_bits, target)),
                 LowerExperts(CPUExperts(vector_bits)),
                 LowerSegmentAttention(segment_attention.on_cpu(vector_bits)),
                 LowerQuantizedTake(),

@@ -15,7 +15,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from edgec.ir.params import extern_call, packed_params
 from edgec.models.blocks import QUANTIZED_MATMUL, QUANTIZED_TAKE
-from edgec.passes.table_lookup import lookup
+from edgec.passes.table_lookup import lookup, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,10 +117,13 @@ class _Split(PyExprMutator):  # type: ignore[misc]
 
     def _linear(self, x: relax.Expr, tables: tuple[int, ...], out: Any) -> relax.Expr:
         """``x @ table.T``, by parts."""
-        *outer, _ = list(out.shape.values)
+        *outer, columns = list(out.shape.values)
         dtype = str(out.dtype)
-        outputs = []
-        for part, ((rows, _), _) in enumerate(self._parts[tables[0]]):
+        outputs, first = [], 0
+        for part, (stored, _) in enumerate(self._parts[tables[0]]):
+            # The last tile may have fewer rows.
+            rows = min(rows_of(stored), int(columns) - first)
+            first += rows
             weights = self._weights(tables, part)
             if len(weights) == 1:
                 transposed = self.builder_.emit(relax.op.permute_dims(weights[0]))

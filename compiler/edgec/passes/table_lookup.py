@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import te, tirx
 
+from edgec.layouts.dot4 import TILE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,8 +22,8 @@ def lookup(
     Args:
         ids: within the table.
         parts: of the table, in the order of their rows; each is one tensor ``(rows, columns)``, or
-            words ``(rows, columns * bits / 32)``, scales ``(rows, columns / group)`` and perhaps zero
-            points in words, see ``layouts.mlc``.
+            words, scales and perhaps zero points as in ``layouts.mlc``, with two axes, or as in
+            ``layouts.dot4``, with three. Those before the last have whole tiles.
         columns: of the table.
         dtype: of the result.
     """
@@ -31,7 +33,7 @@ def lookup(
         firsts = []
         for part in parts:
             firsts.append(ends)
-            ends += int(part[0].shape[0])
+            ends += rows_of(part[0].shape)
         result: Any = None
         for part, first in zip(parts, firsts, strict=True):
             own = _value(part, ids[i] - first, j, columns, dtype)
@@ -41,23 +43,56 @@ def lookup(
     return te.compute((ids.shape[0], columns), value, name="lookup")
 
 
+def rows_of(stored: Sequence[int]) -> int:
+    """Rows of the matrix, up to whole tiles, that a stored tensor of this shape has."""
+    return int(stored[0]) * (TILE if _in_tiles(stored) else 1)
+
+
+def _in_tiles(stored: Sequence[int]) -> bool:
+    return len(stored) == 3
+
+
 def _value(part: Sequence[te.Tensor], row: Any, column: Any, columns: int, dtype: str) -> Any:
     if len(part) == 1:
         return part[0][row, column].astype(dtype)
     words, scales, *zeros = part
     bits = 32 * int(words.shape[1]) // columns
-    group = columns // int(scales.shape[1])
-    middle = (1 << (bits - 1)) - 1
-    zero = _number(zeros[0], row, column // group, bits) if zeros else middle
-    centered = _number(words, row, column, bits) - zero
-    return tirx.Cast(dtype, centered) * scales[row, column // group].astype(dtype)
+    group = column // (columns // int(scales.shape[1]))
+    if _in_tiles(words.shape):
+        tile, lane = row // TILE, row % TILE
+        code = _tiled_number(words, tile, lane, column, bits)
+        zero = _tiled_zero(zeros[0], tile, lane, group, bits) if zeros else 1 << (bits - 1)
+        scale = scales[tile, group, lane]
+    else:
+        code = _number(words, row, column, bits)
+        zero = _number(zeros[0], row, group, bits) if zeros else (1 << (bits - 1)) - 1
+        scale = scales[row, group]
+    return tirx.Cast(dtype, code - zero) * scale.astype(dtype)
 
 
 def _number(words: te.Tensor, row: Any, place: Any, bits: int) -> Any:
     """The number at a place of a row of words, int32."""
     per_word = 32 // bits
-    shift = tirx.Cast("uint32", (place % per_word) * bits)
+    return _bits(words[row, place // per_word], (place % per_word) * bits, bits)
+
+
+def _tiled_number(words: te.Tensor, tile: Any, lane: Any, place: Any, bits: int) -> Any:
+    """The same of a row of a tile, see ``layouts.dot4``."""
+    per_word = 32 // bits
+    within = place % per_word
+    # Of 4 bits, columns 4 to 7 of a word are in the high halves of its bytes.
+    shift = within % 4 * 8 + within // 4 * 4
+    return _bits(words[tile, place // per_word, lane], shift, bits)
+
+
+def _tiled_zero(words: te.Tensor, tile: Any, lane: Any, group: Any, bits: int) -> Any:
+    """The zero point of a row of a tile, int32."""
+    if bits == 4:
+        return _bits(words[tile, group, lane % 2], lane // 2 * 4, bits)
+    return _bits(words[tile, group, lane // 4], lane % 4 * 8, bits)
+
+
+def _bits(word: Any, shift: Any, bits: int) -> Any:
     mask = tirx.const((1 << bits) - 1, "uint32")
-    return tirx.Cast(
-        "int32", tirx.bitwise_and(tirx.shift_right(words[row, place // per_word], shift), mask)
-    )
+    shifted = tirx.shift_right(word, tirx.Cast("uint32", shift))
+    return tirx.Cast("int32", tirx.bitwise_and(shifted, mask))

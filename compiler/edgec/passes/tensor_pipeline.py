@@ -15,7 +15,7 @@ from edgec.passes.lower_quantized_take import LowerQuantizedTake
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
 from edgec.passes.widen_booleans import WidenBooleans
-from edgec.scheduling.kernels.cpu_matmul import linear_kernels
+from edgec.scheduling.kernels.cpu_linear import linear_kernels
 from edgec.scheduling.rules.cpu import CPUElementwise
 from edgec.scheduling.rules.cpu_contraction import CPUContraction
 from edgec.scheduling.rules.gpu import default_rules, matmul_rule
@@ -70,7 +70,7 @@ def _linear_kernels(lowering: TensorLowering, target: tvm.target.Target) -> Line
     if target.kind.name != "llvm":
         return pipeline.linear_kernels_for(target)
     assert lowering.vector_bits is not None, "a CPU's profile names its vector_bits"
-    return linear_kernels(lowering.vector_bits)
+    return linear_kernels(lowering.vector_bits, target)
 
 
 def _cpu_rules(lowering: TensorLowering) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgec import suggest
 from edgec.artifacts.memory_plan import MIB
 from edgec.errors import BuildError, EdgecError, UsageError
-from edgec.layouts.mlc import tensors
+from edgec.layouts.find import find_layout
 from edgec.layouts.parts import LIMIT, MOST_PARTS, split_tables, table_parts
 from edgec.layouts.specs import nbytes
 from edgec.models.causal_lm_parameters import model_parameters
@@ -25,6 +25,7 @@ from edgec.target import list_targets, load_profile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from edgec.layouts.find import Layout
     from edgec.layouts.specs import TensorSpec
     from edgec.models.parameters import Parameter
     from edgec.pipeline.plan import BuildPlan
@@ -56,6 +57,7 @@ def check_fit(plan: BuildPlan) -> None:
         find_scheme(quantization.scheme),
         quantization.group_size,
         tuple(quantization.overrides),
+        find_layout(target.layout),
     )
     large = model.largest(target.limits)
     if nbytes(large) <= most:
@@ -98,6 +100,7 @@ class _Model:
     scheme: Scheme
     group_size: int
     overrides: tuple[Override, ...]
+    layout: Layout
 
     def largest(self, limits: Mapping[str, int]) -> TensorSpec:
         """The largest tensor as it is stored for a device with these limits."""
@@ -113,7 +116,7 @@ class _Model:
 
     def _whole(self) -> list[TensorSpec]:
         schemes = tensor_schemes(self.parameters, self.scheme, self.group_size, self.overrides)
-        return tensors(self.parameters, schemes, self.scheme.dtype)
+        return self.layout.tensors(self.parameters, schemes, self.scheme.dtype)
 
     def fits(self, limits: Mapping[str, int]) -> bool:
         """Whether it can be stored so, and no tensor is too large for a device with these limits."""

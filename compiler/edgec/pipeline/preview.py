@@ -13,7 +13,7 @@ from edgec.artifacts.memory_plan import MIB, MemoryPlan
 from edgec.checkpoints import code_forms, expected_forms, open_checkpoint, tokenizer_files
 from edgec.checkpoints.gguf.file import GgufFile
 from edgec.checkpoints.gguf.tokenizer import tokenizer_contents
-from edgec.layouts.mlc import tensors
+from edgec.layouts.find import find_layout
 from edgec.layouts.specs import weight_bytes
 from edgec.models.causal_lm_parameters import model_parameters
 from edgec.models.find import load_family
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgec.checkpoints import CodesForm, ModelSource
+    from edgec.layouts.find import Layout
     from edgec.models.kv_cache import KVCacheSpec
     from edgec.models.parameters import Parameter
     from edgec.pipeline.diagnose import Diagnosis
@@ -129,7 +130,7 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         _codes(plan, outputs.get("checkpoint"), parameters),
     )
     check_fit(plan)
-    groups = weight_groups(parameters, schemes, scheme)
+    groups = weight_groups(parameters, schemes, scheme, find_layout(plan.target.layout))
     library, workspace = compiled_sizes(outputs.get("compile"))
     memory = MemoryPlan(
         weights=sum(group.bytes for group in groups),
@@ -168,6 +169,7 @@ def weight_groups(
     parameters: Sequence[Parameter],
     schemes: Mapping[str, TensorScheme | None],
     scheme: Scheme,
+    layout: Layout,
 ) -> tuple[WeightGroup, ...]:
     """The parameters by the way of storing them, the largest part first."""
     members: dict[str, list[Parameter]] = {}
@@ -178,7 +180,7 @@ def weight_groups(
             storage=storage,
             parameters=len(group),
             weights=sum(math.prod(parameter.shape) for parameter in group),
-            bytes=weight_bytes(tensors(group, schemes, scheme.dtype)),
+            bytes=weight_bytes(layout.tensors(group, schemes, scheme.dtype)),
         )
         for storage, group in members.items()
     ]

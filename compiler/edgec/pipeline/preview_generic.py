@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgec.artifacts.memory_plan import MemoryPlan
+from edgec.layouts.find import find_layout
 from edgec.pipeline.diagnose import diagnose
 from edgec.pipeline.preview import Preview, budget_checks, compiled_sizes, weight_groups
 from edgec.quantization.plan import tensor_schemes
@@ -44,7 +45,7 @@ def preview_generic(plan: GenericPlan, store: Store) -> Preview:
         # Whether they match is known with the parameters.
         quantization.overrides if parameters else (),
     )
-    groups = weight_groups(parameters, schemes, scheme)
+    groups = weight_groups(parameters, schemes, scheme, find_layout(plan.target.layout))
     library, workspace = compiled_sizes(outputs.get("compile"))
     memory = MemoryPlan(
         weights=sum(group.bytes for group in groups),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgec.artifacts.layout import library_name
 from edgec.checkpoints import open_checkpoint, tokenizer_files
 from edgec.emitters.toolchain import tool_versions
+from edgec.layouts.find import find_layout
 from edgec.layouts.parts import LIMIT
 from edgec.pipeline.stage import StageSpec
 from edgec.quantization.schemes import with_floats
@@ -150,7 +151,7 @@ def compile_spec(
         },
         local={"dump_ir": str(dump_ir) if dump_ir else None},
         parents=("checkpoint", "import"),
-        code=(f"edgec.emitters.{target.platform}",),
+        code=(f"edgec.emitters.{target.platform}", _layout_module(target)),
         distributions=TVM,
         timeout_s=float(recipe.tuning.timeout_s),
         timeout_field="tuning.timeout_s",
@@ -170,9 +171,16 @@ def pack_spec(target: Target) -> StageSpec:
         {"target.layout": target.layout, "target.limits": limits},
         local={"threads": usable_cpus()},
         parents=("checkpoint", "quantize"),
+        code=(_layout_module(target),),
         distributions=("numpy",),
         timeout_s=24 * HOUR,
     )
+
+
+def _layout_module(target: Target) -> str:
+    """The module of the target's layout."""
+    find_layout(target.layout, where=f"{target.name}: layout")
+    return f"edgec.layouts.{target.layout}"
 
 
 def verify_spec(
@@ -198,6 +206,7 @@ def verify_spec(
         module,
         {
             **inputs,
+            "target.layout": target.layout,
             "target.standin": target.standin,
             "target.standin_cpu": target.standin_cpu,
             "target.limits": target.limits,
@@ -208,7 +217,7 @@ def verify_spec(
         },
         local=dict(local),
         parents=("checkpoint", "quantize", "compile", "pack"),
-        code=(f"edgec.standins.{target.standin}",),
+        code=(f"edgec.standins.{target.standin}", _layout_module(target)),
         distributions=(*TVM, *distributions),
         timeout_s=24 * HOUR,
     )

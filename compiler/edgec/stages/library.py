@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.emitters.spec import LibrarySpec
+from edgec.layouts.find import find_layout
 from edgec.layouts.parts import split_tables
 from edgec.stages.quantization_inputs import read_scheme, read_schemes
 
@@ -53,9 +54,8 @@ def whole_tensors(model: ModelFile, inputs: Any) -> list[TensorSpec]:
     """The tensors of the layout, no table of which is in parts."""
     scheme = read_scheme(inputs)
     schemes = read_schemes(model.parameters, inputs, model.codes)
-    layout = importlib.import_module(f"edgec.layouts.{inputs['target.layout']}")
-    specs: list[TensorSpec] = layout.tensors(model.parameters, schemes, scheme.dtype)
-    return specs
+    layout = find_layout(str(inputs["target.layout"]))
+    return layout.tensors(model.parameters, schemes, scheme.dtype)
 
 
 def in_parts(

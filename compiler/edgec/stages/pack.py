@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgec.layouts.find import find_layout
 from edgec.layouts.pack import pack_checkpoint
 from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.stages.model_file import ModelFile
@@ -21,6 +22,7 @@ def run(context: StageContext) -> None:
             model.parameters,
             context.out,
             context.progress,
+            layout=find_layout(str(context.inputs["target.layout"])),
             threads=int(context.local["threads"]),
             limits=dict(context.inputs["target.limits"]),
         )

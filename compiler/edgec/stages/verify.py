@@ -15,6 +15,7 @@ import numpy as np
 from edgec.artifacts.layout import GOLDEN, LIBRARY_FACTS, REFERENCE_KERNELS, REPORT
 from edgec.checkpoints import open_checkpoint
 from edgec.files import pretty_json
+from edgec.layouts.find import find_layout
 from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.runtime.tokenizer import Tokenizer
 from edgec.stages.context_inputs import read_window
@@ -166,5 +167,11 @@ def _references(
         return original, original
     packed = context.parents["pack"]
     return original, from_artifact(
-        model.config, packed, model.parameters, schemes, window, context_length=length
+        model.config,
+        packed,
+        model.parameters,
+        schemes,
+        find_layout(str(context.inputs["target.layout"])),
+        window,
+        context_length=length,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgec.artifacts.interface import INTERFACE, read_interface
 from edgec.artifacts.layout import GOLDEN, LIBRARY_FACTS, REFERENCE_KERNELS, REPORT
 from edgec.files import pretty_json
+from edgec.layouts.find import find_layout
 from edgec.layouts.tensor_cache import TensorCache
 from edgec.layouts.unpack import unpacked_rows
 from edgec.quantization.reader import QuantizedCheckpoint
@@ -114,10 +115,11 @@ def _models(
 
     if not any(schemes.values()):
         return Models(artifact, source, source)
+    layout = find_layout(str(context.inputs["target.layout"]))
     cache = TensorCache(context.parents["pack"])
     replaced = {
         parameter.sources[0].name: unpacked_rows(
-            cache, parameter, schemes[parameter.name], 0, parameter.shape[0]
+            layout, cache, parameter, schemes[parameter.name], 0, parameter.shape[0]
         )
         for parameter in model.parameters
         if parameter.role in _MATRICES

@@ -175,7 +175,12 @@ class Profile(Section):
         examples=[["avx2", "fma", "f16c"]],
     )
     layout: ModuleName | None = Field(
-        None, description="How weights are packed: a module of edgec.layouts.", examples=["mlc"]
+        None,
+        description=(
+            "How quantized weights are packed: a module of edgec.layouts. mlc: 32-bit words row by "
+            "row, as the MLC engines have them. dot4: tiles of 16 rows for integer dot products."
+        ),
+        examples=["mlc", "dot4"],
     )
     activations: FloatType | None = Field(
         None,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from edgec.artifacts.layout import MANIFEST
 from edgec.checkpoints import code_forms, open_checkpoint, open_source
 from edgec.errors import UsageError, VerificationError
 from edgec.files import sha256_file
+from edgec.layouts.find import find_layout
 from edgec.models.causal_lm_parameters import model_parameters
 from edgec.models.window import SlidingWindow, longest_context
 from edgec.quantization.plan import tensor_schemes
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from edgec.models.parameters import Parameter
 
 _FILES = "model.files."
+# Of artifacts that were built when there was no other.
+_FIRST_LAYOUT = "mlc"
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def references(artifact: Artifact, original: Original) -> tuple[Reference, Refer
         artifact.model,
         original.parameters,
         schemes,
+        find_layout(artifact.manifest.get("layout", _FIRST_LAYOUT), where=MANIFEST),
         window,
         context_length=length,
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgec.checkpoints.checkpoint import Checkpoint
+    from edgec.layouts.find import Layout
     from edgec.models.parameters import Parameter, Source
     from edgec.models.window import SlidingWindow
     from edgec.quantization.schemes import TensorScheme
@@ -209,6 +210,7 @@ def from_artifact(
     weights: Path,
     parameters: Sequence[Parameter],
     schemes: Mapping[str, TensorScheme | None],
+    layout: Layout,
     window: SlidingWindow | None = None,
     *,
     context_length: int | None = None,
@@ -217,9 +219,10 @@ def from_artifact(
 
     Args:
         config: the content of the original model's ``config.json``.
-        weights: a weight folder in the MLC layout.
+        weights: a weight folder.
         parameters: of the model; each is split into the checkpoint tensors it was made of.
-        schemes: how each is stored, by its name.
+        schemes: how each is quantized, by its name.
+        layout: of the weight folder.
         window: that slides over the context; None to see all of it.
         context_length: see :func:`reference_model`.
 
@@ -242,7 +245,7 @@ def from_artifact(
         for start in range(0, len(out), step):
             stop = min(start + step, len(out))
             rows = unpacked_rows(
-                cache, parameter, schemes[parameter.name], first + start, first + stop
+                layout, cache, parameter, schemes[parameter.name], first + start, first + stop
             )
             done = 0
             for row, count in source.runs(start, stop):

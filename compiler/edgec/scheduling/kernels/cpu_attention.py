@@ -46,7 +46,7 @@ from edgec.scheduling.kernels.cpu_attention_blocks import (
     whole_block,
 )
 from edgec.scheduling.kernels.cpu_turns import Turns
-from edgec.scheduling.kernels.vectors import as_float
+from edgec.scheduling.kernels.vectors import as_float, without_regions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -178,7 +178,7 @@ def _tasks(
     tables for that are made first.
     """
     with T.sblock("root"):
-        _without_regions()
+        without_regions()
         turns = None
         if a.rope is not None:
             turns = Turns(a)
@@ -188,17 +188,8 @@ def _tasks(
                 with T.If(rotates), T.Then():
                     turns.fill()
         with T.parallel(0, a.kv_heads * rows) as task, T.sblock("task"):
-            _without_regions()
+            without_regions()
             yield T.Bind(task % rows), T.Bind(task // rows), State(a), turns
-
-
-def _without_regions() -> None:
-    """Say that a block touches nothing, so that nobody works out what it touches.
-
-    That takes seconds, and is of use to rules only, which leave kernels like these alone.
-    """
-    T.reads()
-    T.writes()
 
 
 class _Paged:

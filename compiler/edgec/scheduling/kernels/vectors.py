@@ -31,6 +31,16 @@ def as_float(value: Any, lanes: int) -> Any:
     return T.Cast(vector("float32", lanes), value)
 
 
+def without_regions() -> None:
+    """Say that a block touches nothing, so that nobody works out what it touches.
+
+    That takes seconds in large kernels, and is of use to rules only, which leave kernels made by hand
+    alone.
+    """
+    T.reads()
+    T.writes()
+
+
 class Vectors:
     """Float32 accumulators. The compiler keeps them in registers as long as indices are constant."""
 
@@ -45,6 +55,10 @@ class Vectors:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         T.buffer_store(self._buffer, value, [index, ramp(0, 1, self._lanes)])
+
+    def lane(self, index: Any, lane: Any) -> Any:
+        """One lane of an accumulator."""
+        return self._buffer[index, lane]
 
     def clear(self) -> None:
         """Set every accumulator to zero."""

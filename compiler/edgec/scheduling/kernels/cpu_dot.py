@@ -1,0 +1,352 @@
+"""``x @ w.T`` on CPUs by sums of products of bytes, for codes in tiles of 16 rows.
+
+The activations come quantized to int8, one scale for each group of columns that shares a scale of the
+weights (see :mod:`edgec.scheduling.kernels.quantize_rows`), so that a group's products are summed as
+integers, exactly, and one multiplication by both scales turns a sum into a float:
+
+    y[m, n] = sum_j ws[n, j] * xs[m, j] * (sum_k u[n, k] * xq[m, k] - z[n, j] * sum_k xq[m, k])
+
+with ``k`` over the columns of group ``j``. That is the idea of https://arxiv.org/abs/2206.01861 with
+groups as small as the weights'. A word of 32 bits holds neighbouring columns of one row of the weights and
+neighbouring words hold neighbouring rows (see ``layouts.dot4``), so that unpacking takes a mask and a
+shift, no shuffle, and results come out side by side.
+
+One row of activations (decode) is bound by memory; the weights are read once, in order. Many rows share
+what is unpacked: a register tile of some rows of activations and some vectors of weight rows walks along
+the columns. Each output is summed over the groups in order, whatever the number of rows and of
+threads, so that a row's results don't depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from edgec.scheduling.kernels import HAND_WRITTEN
+from edgec.scheduling.kernels.linear import Linear, LinearKernel
+from edgec.scheduling.kernels.quantize_rows import Quantized, block_sizes, preparation
+from edgec.scheduling.kernels.vectors import Vectors, ramp, vector, without_regions
+
+if TYPE_CHECKING:
+    from edgec.scheduling.kernels.byte_dots import ByteDots
+
+TILE = 16
+"""Rows of the weights in a tile."""
+STEP = 32
+"""Columns whose products are summed without a loop."""
+FEW = 2
+"""Rows of activations with which every sum would wait for the one before."""
+
+
+@dataclass(frozen=True)
+class TiledMatmul:
+    """One kernel's parameters.
+
+    Attributes:
+        linear: the layer.
+        dots: how products are summed.
+        rows: of activations that meet in registers.
+        vectors: of weight rows that they meet.
+    """
+
+    linear: Linear
+    dots: ByteDots
+    rows: int
+    vectors: int
+
+    @property
+    def width(self) -> int:
+        """Rows of the weights that are read side by side."""
+        return self.vectors * self.dots.lanes
+
+    @property
+    def steps(self) -> int:
+        """How many times that many rows of the weights."""
+        return -(-self.linear.n // TILE) * TILE // self.width
+
+
+def linear_kernel(linear: Linear, dots: ByteDots, *, single: bool) -> LinearKernel:
+    """The kernel of a layer whose weights are tiled; see :class:`LinearKernels`."""
+    if single:
+        p = TiledMatmul(linear, dots, 1, TILE // dots.lanes)
+        return LinearKernel(
+            f"gemv_{linear.name}", one_row(p), preparation(linear, dots, 1, single=True)
+        )
+    rows, vectors = _register_tile(dots)
+    p = TiledMatmul(linear, dots, rows, vectors)
+    return LinearKernel(
+        f"gemm_{linear.name}", many_rows(p), preparation(linear, dots, rows, single=False)
+    )
+
+
+def _register_tile(dots: ByteDots) -> tuple[int, int]:
+    """Rows of activations and vectors of weight rows, for each of which there are two registers."""
+    if dots.registers == 16:
+        return 4, 1
+    return (8, 1) if dots.lanes == TILE else (4, 2)
+
+
+def one_row(p: TiledMatmul) -> Any:
+    """The PrimFunc for one row."""
+    with IRBuilder() as builder:
+        with T.prim_func(is_private=True, s_tir=True):
+            given = _Arguments(p, 1)
+            with T.sblock("root"), T.parallel(0, p.steps) as step, T.sblock("tile"):
+                without_regions()
+                _Micro(p, given, 1, split=True).run(0, step)
+        return builder.get()
+
+
+def many_rows(p: TiledMatmul) -> Any:
+    """The PrimFunc for any number of rows."""
+    with IRBuilder() as builder:
+        with T.prim_func(is_private=True, s_tir=True):
+            m = T.int64()
+            given = _Arguments(p, m)
+            with T.sblock("root"), T.parallel(0, p.steps) as step, T.sblock("tile"):
+                without_regions()
+                full = m // p.rows
+                with T.serial(0, full) as block:
+                    _Micro(p, given, p.rows).run(block, step)
+                _rest(p, given, m, full, step)
+        return builder.get()
+
+
+def _rest(p: TiledMatmul, given: _Arguments, m: Any, block: Any, step: Any) -> None:
+    """The last rows, fewer than a register tile has."""
+    rest = T.Bind(m - block * p.rows)
+    lowest = 0
+    for size in block_sizes(p.rows):
+        with T.If(T.And(rest > lowest, rest <= size)), T.Then():
+            _Micro(p, given, size, split=size <= FEW).run(block, step, rest)
+        lowest = size
+
+
+class _Arguments:
+    """The arguments of a kernel."""
+
+    def __init__(self, p: TiledMatmul, m: Any) -> None:
+        linear = p.linear
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
+        self.x = Quantized.arguments(linear, p.rows, m)
+        tiles, groups = -(-linear.n // TILE), linear.k // linear.group
+        words = linear.k // linear.codes_per_word
+        self.w = T.arg("w", T.buffer((tiles, words, TILE), "uint32"))
+        self.scales = T.arg("scales", T.buffer((tiles, groups, TILE), linear.scale_dtype))
+        self.zeros = None
+        if linear.zeros:
+            self.zeros = T.arg("zeros", T.buffer((tiles, groups, linear.bits // 2), "uint32"))
+        self.y = T.arg("y", T.buffer((m, linear.n), linear.y_dtype))
+
+
+class _Micro:
+    """A register tile that walks along the columns.
+
+    Args:
+        p: the kernel's parameters.
+        given: its arguments.
+        rows: of activations that it takes, at most ``p.rows``.
+        split: sum products with even and odd words of activations apart: with few rows, every sum would
+            wait for the one before.
+    """
+
+    def __init__(
+        self, p: TiledMatmul, given: _Arguments, rows: int, *, split: bool = False
+    ) -> None:
+        self._p, self._given, self._rows, self._room = p, given, rows, rows
+        self._linear, self._dots, self._lanes = p.linear, p.dots, p.dots.lanes
+        self._parts = 2 if split else 1
+        self._floats = Vectors(rows * p.vectors, self._lanes)
+        self._ints = T.sblock_alloc_buffer(
+            (rows * p.vectors * self._parts, self._lanes), "int32", scope="local"
+        )
+        self._pairs = self._dots.instruction == "vpmaddubsw" and self._linear.bits == 4
+        if self._pairs:
+            self._sums = T.sblock_alloc_buffer(
+                (rows * p.vectors, 2 * self._lanes), "int16", scope="local"
+            )
+
+    def run(self, block: Any, step: Any, rest: Any = None) -> None:
+        """Sum up and store the results.
+
+        Args:
+            block: number of the rows of activations.
+            step: number of the rows of weights.
+            rest: rows that exist, if less than all.
+        """
+        linear = self._linear
+        self._block = block
+        self._places = [self._place(step, v) for v in range(self._p.vectors)]
+        self._floats.clear()
+        with T.serial(0, linear.k // linear.group) as group:
+            self._clear(group)
+            if linear.group == STEP:
+                self._products(group, 0)
+            else:
+                with T.serial(0, linear.group // STEP) as part:
+                    self._products(group, part)
+            self._scale(group)
+        self._store(rest)
+
+    def _place(self, step: Any, v: int) -> tuple[Any, Any]:
+        """Tile and first lane of a vector."""
+        vectors, per_tile = self._p.vectors, TILE // self._lanes
+        if vectors % per_tile == 0:
+            return step * (vectors // per_tile) + v // per_tile, v % per_tile * self._lanes
+        place = step * vectors + v
+        return T.Bind(place // per_tile), T.Bind(place % per_tile * self._lanes)
+
+    def _each(self) -> list[tuple[int, int, int]]:
+        """Row, vector and number of every sum."""
+        vectors = self._p.vectors
+        return [(r, v, r * vectors + v) for r in range(self._rows) for v in range(vectors)]
+
+    def _load_ints(self, i: int) -> Any:
+        return self._ints[i, ramp(0, 1, self._lanes)]
+
+    def _store_ints(self, i: int, value: Any) -> None:
+        T.buffer_store(self._ints, value, [i, ramp(0, 1, self._lanes)])
+
+    def _clear(self, group: Any) -> None:
+        """Begin with what the zero points take off."""
+        linear, lanes, parts = self._linear, self._lanes, self._parts
+        zeros = [self._zeros(v, group) for v in range(self._p.vectors)] if linear.zeros else []
+        for r, v, i in self._each():
+            term = T.broadcast(self._given.x.term(self._block, group, r, self._room), lanes)
+            if linear.zeros:
+                term = term * zeros[v]
+            self._store_ints(i * parts, term)
+            for part in range(1, parts):
+                self._store_ints(i * parts + part, T.broadcast(T.int32(0), lanes))
+
+    def _zeros(self, v: int, group: Any) -> Any:
+        """The zero points of a vector's rows, less what was taken off the codes."""
+        lanes, bits, (tile, first) = self._lanes, self._linear.bits, self._places[v]
+        assert self._given.zeros is not None, "asked for only where they are"
+
+        def every(value: int) -> Any:
+            return T.broadcast(T.int32(value), lanes)
+
+        row = T.ramp(T.Cast("int32", first), 1, lanes)
+        # Two words take turns with 4 bits for each row, four words hold a byte of each row.
+        word, place = (
+            (row % every(2), row // every(2)) if bits == 4 else (row // every(4), row % every(4))
+        )
+        words = self._given.zeros[tile, group, word]
+        shift = T.Cast(vector("uint32", lanes), place * every(bits))
+        mask = T.broadcast(T.uint32((1 << bits) - 1), lanes)
+        stored = T.bitwise_and(T.shift_right(words, shift), mask)
+        value = T.reinterpret(vector("int32", lanes), stored)
+        return value - every(128) if self._flipped else value
+
+    @property
+    def _flipped(self) -> bool:
+        """Whether 128 is taken off the codes: bytes whose sums need them signed."""
+        return self._dots.signed and self._linear.bits == 8
+
+    def _products(self, group: Any, part: Any) -> None:
+        """Add the products of ``STEP`` columns."""
+        linear, x = self._linear, self._given.x
+        words = STEP // linear.codes_per_word
+        first = T.Bind((group * (linear.group // STEP) + part) * words)
+        column = T.Bind((group * (linear.group // STEP) + part) * (STEP // 4))
+        if self._pairs:
+            for _, _, i in self._each():
+                self._store_pairs(i, T.broadcast(T.int16(0), 2 * self._lanes))
+        for word in range(words):
+            codes = [self._codes(v, first + word) for v in range(self._p.vectors)]
+            for half in range(len(codes[0])):
+                place = column + word * len(codes[0]) + half
+                for r in range(self._rows):
+                    activations = T.Bind(x.word(self._block, place, r, self._room))
+                    for v in range(self._p.vectors):
+                        self._add(r * self._p.vectors + v, half, codes[v][half], activations)
+        if self._pairs:
+            for _, _, i in self._each():
+                self._store_ints(
+                    i * self._parts,
+                    self._load_ints(i * self._parts)
+                    + self._dots.pairs_to_int32(self._load_pairs(i)),
+                )
+
+    def _add(self, i: int, half: int, codes: Any, activations: Any) -> None:
+        dots = self._dots
+        if self._pairs:
+            wide = T.broadcast(activations, self._lanes)
+            self._store_pairs(i, self._load_pairs(i) + dots.pairs(codes, wide))
+            return
+        at = i * self._parts + half % self._parts
+        if dots.instruction == "vpmaddubsw":
+            # Sums of pairs of larger codes than these don't fit into 16 bits.
+            for mask in (0x7F7F7F7F, 0x80808080):
+                bits = T.bitwise_and(codes, T.broadcast(_int32(mask), self._lanes))
+                self._store_ints(at, dots.add(self._load_ints(at), bits, activations))
+            return
+        self._store_ints(at, dots.add(self._load_ints(at), codes, activations))
+
+    def _load_pairs(self, i: int) -> Any:
+        return self._sums[i, ramp(0, 1, 2 * self._lanes)]
+
+    def _store_pairs(self, i: int, value: Any) -> None:
+        T.buffer_store(self._sums, value, [i, ramp(0, 1, 2 * self._lanes)])
+
+    def _codes(self, v: int, word: Any) -> list[Any]:
+        """The codes of a vector of words as bytes, four columns at a time."""
+        lanes, (tile, first) = self._lanes, self._places[v]
+        stored = self._given.w[tile, word, ramp(first, 1, lanes)]
+        if self._linear.bits == 8:
+            if self._flipped:
+                stored = T.bitwise_xor(stored, T.broadcast(T.uint32(0x80808080), lanes))
+            return [T.Bind(T.reinterpret(vector("int32", lanes), stored))]
+        stored = T.Bind(stored)
+        mask = T.broadcast(T.uint32(0x0F0F0F0F), lanes)
+        shifted = T.shift_right(stored, T.broadcast(T.uint32(4), lanes))
+        return [
+            T.Bind(T.reinterpret(vector("int32", lanes), T.bitwise_and(half, mask)))
+            for half in (stored, shifted)
+        ]
+
+    def _scale(self, group: Any) -> None:
+        """Add the group's sums to the results."""
+        lanes, kind = self._lanes, vector("float32", self._lanes)
+        scales = []
+        for tile, first in self._places:
+            stored = self._given.scales[tile, group, ramp(first, 1, lanes)]
+            scales.append(T.Bind(T.Cast(kind, stored)))
+        for r, v, i in self._each():
+            total = self._load_ints(i * self._parts)
+            for part in range(1, self._parts):
+                total = total + self._load_ints(i * self._parts + part)
+            factor = scales[v] * T.broadcast(
+                self._given.x.scale(self._block, group, r, self._room), lanes
+            )
+            self._floats[i] = self._floats[i] + T.Cast(kind, total) * factor
+
+    def _store(self, rest: Any) -> None:
+        linear, lanes, y = self._linear, self._lanes, self._given.y
+        for r, v, i in self._each():
+            row, (tile, first) = self._block * self._p.rows + r, self._places[v]
+            column = tile * TILE + first
+            with T.If(rest > r) if rest is not None else nullcontext(), _then(rest is not None):
+                values = T.Cast(vector(linear.y_dtype, lanes), self._floats[i])
+                if linear.n % TILE == 0:
+                    T.buffer_store(y, values, [row, ramp(column, 1, lanes)])
+                    continue
+                with T.If(column + lanes <= linear.n):
+                    with T.Then():
+                        T.buffer_store(y, values, [row, ramp(column, 1, lanes)])
+                    with T.Else(), T.serial(0, T.max(linear.n - column, 0)) as lane:
+                        value = T.Cast(linear.y_dtype, self._floats.lane(i, lane))
+                        T.buffer_store(y, value, [row, column + lane])
+
+
+def _int32(value: int) -> Any:
+    return T.int32(value - (1 << 32) if value >= 1 << 31 else value)
+
+
+def _then(condition: bool) -> Any:
+    return T.Then() if condition else nullcontext()

@@ -1,0 +1,163 @@
+"""Activations quantized to int8, one scale for each row and group of columns, in the order kernels read.
+
+Rows lie in blocks of as many as a kernel's register tile takes; the last block has room for few more than
+it needs, so that a few rows are not strewn over the cache. Within a block, words of four neighbouring
+columns lie side by side, one of each row, then those of the next four columns. Places that no row
+has are never read into a result.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from edgec.scheduling.kernels import HAND_WRITTEN
+from edgec.scheduling.kernels.linear import Preparation
+from edgec.scheduling.kernels.vectors import Row, as_float, ramp, vector, without_regions
+
+if TYPE_CHECKING:
+    from edgec.scheduling.kernels.byte_dots import ByteDots
+    from edgec.scheduling.kernels.linear import Linear
+
+LARGEST = 127.0
+"""The largest magnitude of a quantized activation."""
+WORD = 4
+"""Columns in a word."""
+
+
+def block_sizes(rows: int) -> list[int]:
+    """How many rows the last block may have room for: the least of these that is enough."""
+    return [size for size in (1, 2, 4, 8) if size < rows] + [rows]
+
+
+class Quantized:
+    """The quantized activations as a kernel's arguments: words, scales, and terms of the zero points."""
+
+    def __init__(self, words: Any, scales: Any, terms: Any) -> None:
+        self.words, self.scales, self.terms = words, scales, terms
+
+    @classmethod
+    def arguments(cls, linear: Linear, rows: int, m: Any) -> Quantized:
+        """Declare them."""
+        names = ("xq", "xs", "xz")
+        shapes = outputs(linear, rows, m)
+        return cls(*(T.arg(n, T.buffer(*s)) for n, s in zip(names, shapes, strict=True)))
+
+    def word(self, block: Any, place: Any, row: int, room: int) -> Any:
+        """Four columns of a row, in a block with room for some rows."""
+        return self.words[block, place * room + row]
+
+    def scale(self, block: Any, group: Any, row: int, room: int) -> Any:
+        """What a step of a group is worth, float32."""
+        return self.scales[block, group * room + row]
+
+    def term(self, block: Any, group: Any, row: int, room: int) -> Any:
+        """The negated sum of a group, times the zero point if it is the same for all weights; int32."""
+        return self.terms[block, group * room + row]
+
+
+def outputs(linear: Linear, rows: int, m: Any) -> list[tuple[tuple[Any, ...], str]]:
+    """Shapes and dtypes of words, scales and terms.
+
+    Args:
+        linear: a layer that reads the activations.
+        rows: in a block.
+        m: rows of the activations.
+    """
+    blocks = -(-m // rows) if isinstance(m, int) else (m + (rows - 1)) // rows
+    groups = linear.k // linear.group
+    return [
+        ((blocks, linear.k // WORD * rows), "int32"),
+        ((blocks, groups * rows), "float32"),
+        ((blocks, groups * rows), "int32"),
+    ]
+
+
+def preparation(linear: Linear, dots: ByteDots, rows: int, *, single: bool) -> Preparation:
+    """Quantization for a layer whose kernel takes ``rows`` rows at a time."""
+    zero = 0 if dots.signed and linear.bits == 8 else linear.middle
+    factor = 1 if linear.zeros else zero
+    name = f"quantize_{linear.x_dtype}_{linear.k}_by_{linear.group}_in_{rows}_times_{factor}"
+    function = _function(linear, dots, rows, factor, single=single)
+    return Preparation(name, function, lambda m: outputs(linear, rows, m))
+
+
+def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, single: bool) -> Any:
+    with IRBuilder() as builder:
+        with T.prim_func(is_private=True, s_tir=True):
+            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
+            m = 1 if single else T.int64()
+            x = T.arg("x", T.buffer((m, linear.k), linear.x_dtype))
+            out = Quantized.arguments(linear, rows, m)
+            # A row takes about as long as it takes to start a thread.
+            loop = T.serial if single else T.parallel
+            with T.sblock("root"), loop(0, m) as row, T.sblock("row"):
+                without_regions()
+                block = T.Bind(row // rows)
+                room = T.Bind(_room(rows, m - block * rows))
+                with T.serial(0, linear.k // linear.group) as group:
+                    _Group(linear, max(dots.lanes, WORD), x, row, group).write(
+                        out, block, row % rows, room, factor
+                    )
+        return builder.get()
+
+
+def _room(rows: int, rest: Any) -> Any:
+    """Rows that a block has room for, from the number of rows from its first on."""
+    *smaller, largest = block_sizes(rows)
+    room: Any = T.int64(largest)
+    for size in reversed(smaller):
+        room = T.if_then_else(rest <= size, T.int64(size), room)
+    return room
+
+
+class _Group:
+    """One group of columns of a row."""
+
+    def __init__(self, linear: Linear, lanes: int, x: Any, row: Any, group: Any) -> None:
+        self._lanes, self._group, self._size = lanes, group, linear.group
+        first = group * linear.group
+        self._values = [
+            T.Bind(as_float(x[row, ramp(first + i, 1, lanes)], lanes))
+            for i in range(0, linear.group, lanes)
+        ]
+
+    def write(self, out: Quantized, block: Any, slot: Any, room: Any, factor: int) -> None:
+        """Quantize and store it."""
+        lanes = self._lanes
+        top = self._largest()
+        inverse = T.Bind(T.if_then_else(top > T.float32(0), T.float32(LARGEST) / top, T.float32(0)))
+        place = T.Bind(self._group * room + slot)
+        T.buffer_store(out.scales, top * T.float32(1 / LARGEST), [block, place])
+        words = T.sblock_alloc_buffer((self._size // WORD,), "int32", scope="local")
+        sums = T.sblock_alloc_buffer((lanes,), "int32", scope="local")
+        total: Any = None
+        for i, value in enumerate(self._values):
+            # The numbers are within +-127, so that neither conversion cuts off.
+            steps = T.nearbyint(value * T.broadcast(inverse, lanes))
+            code = T.Bind(T.Cast(vector("int32", lanes), steps))
+            total = code if total is None else total + code
+            count = lanes // WORD
+            packed = T.reinterpret(vector("int32", count), T.Cast(vector("int8", lanes), code))
+            T.buffer_store(words, packed, [ramp(i * count, 1, count)])
+        first = self._group * (self._size // WORD)
+        for i in range(self._size // WORD):
+            T.buffer_store(out.words, words[i], [block, (first + i) * room + slot])
+        T.buffer_store(sums, total, [ramp(0, 1, lanes)])
+        half = lanes // 2
+        while half:
+            folded = sums[ramp(0, 1, half)] + sums[ramp(half, 1, half)]
+            T.buffer_store(sums, folded, [ramp(0, 1, half)])
+            half //= 2
+        T.buffer_store(out.terms, sums[0] * T.int32(-factor), [block, place])
+
+    def _largest(self) -> Any:
+        """The largest magnitude."""
+        largest = T.abs(self._values[0])
+        for value in self._values[1:]:
+            largest = T.max(largest, T.abs(value))
+        fold = Row(self._lanes)
+        fold.store(largest)
+        return T.Bind(fold.reduce(T.max))
