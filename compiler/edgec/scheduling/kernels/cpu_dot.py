@@ -237,21 +237,30 @@ class _Micro:
     def _zeros(self, v: int, group: Any) -> Any:
         """The zero points of a vector's rows, less what was taken off the codes."""
         lanes, bits, (tile, first) = self._lanes, self._linear.bits, self._places[v]
-        assert self._given.zeros is not None, "asked for only where they are"
+        stored = self._given.zeros
+        assert stored is not None, "asked for only where they are"
 
         def every(value: int) -> Any:
             return T.broadcast(T.int32(value), lanes)
 
-        row = T.ramp(T.Cast("int32", first), 1, lanes)
-        # Two words take turns with 4 bits for each row, four words hold a byte of each row.
-        word, place = (
-            (row % every(2), row // every(2)) if bits == 4 else (row // every(4), row % every(4))
-        )
-        words = self._given.zeros[tile, group, word]
+        lane = T.ramp(T.int32(0), 1, lanes)
+        if bits == 4:
+            # Two words take turns with 4 bits for each row.
+            pair = stored[tile, group, ramp(0, 1, 2)]
+            words = T.Shuffle([pair] * (lanes // 2), [*range(lanes)])
+            place = (T.broadcast(T.Cast("int32", first), lanes) + lane) // every(2)
+        else:
+            # Four words hold a byte of each row.
+            count = lanes // 4
+            some = stored[tile, group, ramp(first // 4, 1, count)]
+            words = T.broadcast(some, lanes)
+            if count > 1:
+                words = T.Shuffle([some] * 4, [i // 4 for i in range(lanes)])
+            place = lane % every(4)
         shift = T.Cast(vector("uint32", lanes), place * every(bits))
         mask = T.broadcast(T.uint32((1 << bits) - 1), lanes)
-        stored = T.bitwise_and(T.shift_right(words, shift), mask)
-        value = T.reinterpret(vector("int32", lanes), stored)
+        points = T.bitwise_and(T.shift_right(words, shift), mask)
+        value = T.reinterpret(vector("int32", lanes), points)
         return value - every(128) if self._flipped else value
 
     @property
@@ -349,8 +358,14 @@ class _Micro:
             total = self._load_ints(i * self._parts)
             for part in range(1, self._parts):
                 total = total + self._load_ints(i * self._parts + part)
-            factor = scales[v] * self._shape.scales(self._block, group, r)
-            self._floats[i] = self._floats[i] + T.Cast(kind, total) * factor
+            steps, number = self._shape.scales(self._block, group, r), T.Cast(kind, total)
+            # An operand in memory is multiplied at once. From a register it waits in none for the sum.
+            value = (
+                number * scales[v] * steps
+                if self._dots.by_element
+                else number * (scales[v] * steps)
+            )
+            self._floats[i] = self._floats[i] + value
 
     def _store(self, rest: Any) -> None:
         height, vectors = self._shape.height, self._p.vectors
