@@ -94,7 +94,7 @@ def test_an_exported_program_is_the_module_it_was_made_from(tmp_path: Path) -> N
     assert {item.role for item in imported.parameters} == {"plain"}
 
 
-def test_replaced_weights_change_the_reference(tmp_path: Path) -> None:
+def test_replaced_weights_and_rounded_activations_change_the_reference(tmp_path: Path) -> None:
     model = _open("bert", tmp_path)
     imported = model.imported()
     matrices = {item.name for item in imported.parameters if item.role == "linear"}
@@ -115,3 +115,6 @@ def test_replaced_weights_change_the_reference(tmp_path: Path) -> None:
     _assert_close(got, wanted)
     whole_model: Any = model.run(inputs)[0]
     assert np.abs(wanted - whole_model).max() > 0.01
+    for name in matrices:
+        rounded: Any = model.run(inputs, halved, {name: 32})[0]
+        assert 0 < np.abs(rounded - wanted).max() < 0.1 * np.abs(wanted).max(), name

@@ -13,7 +13,7 @@ import pytest
 from edgec import resources
 from edgec.checkpoints import open_checkpoint
 from edgec.errors import CheckpointError, ToolchainError, VerificationError
-from edgec.layouts import mlc
+from edgec.layouts import dot4, mlc
 from edgec.layouts.pack import pack_checkpoint
 from edgec.models.parameters import Parameter, Source
 from edgec.progress import Silent
@@ -22,12 +22,15 @@ from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.quantization.run import quantize_checkpoint
 from edgec.quantization.schemes import SCHEMES
 from edgec.verification.reference import from_artifact, from_checkpoint, reference_model
+from edgec.verification.rounding import rounded as rounded_input
+from edgec.verification.rounding import rounding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from edgec.checkpoints import Checkpoint
+    from edgec.layouts.find import Layout
     from edgec.quantization.schemes import TensorScheme
 
 pytestmark = pytest.mark.slow
@@ -138,20 +141,20 @@ def parameters_of(config: dict[str, Any]) -> list[Parameter]:
 
 
 def shipped(
-    checkpoint: Checkpoint, scheme_name: str, folder: Path
+    checkpoint: Checkpoint, scheme_name: str, folder: Path, layout: Layout = mlc
 ) -> tuple[Path, Sequence[Parameter], dict[str, TensorScheme | None]]:
     """Quantize and pack a checkpoint."""
     scheme = SCHEMES[scheme_name]
     parameters = parameters_of(checkpoint.config)
     schemes = tensor_schemes(parameters, scheme, 32)
     quantized, weights = folder / "quantized", folder / "weights"
-    quantized.mkdir()
+    quantized.mkdir(parents=True)
     weights.mkdir()
     quantize_checkpoint(
         checkpoint, parameters, schemes, scheme.dtype, "rtn", quantized, Silent(), threads=1
     )
     pack_checkpoint(
-        QuantizedCheckpoint(quantized), parameters, weights, Silent(), layout=mlc, threads=1
+        QuantizedCheckpoint(quantized), parameters, weights, Silent(), layout=layout, threads=1
     )
     return weights, parameters, schemes
 
@@ -214,6 +217,65 @@ def test_a_quantized_artifact_has_the_shipped_weights(
     expected = reference_model(checkpoint.config, quantized).logits(IDS)
     np.testing.assert_allclose(artifact.logits(IDS), expected, rtol=0, atol=1e-4)
     assert np.abs(expected - from_checkpoint(checkpoint).logits(IDS)).max() > 1e-3
+
+
+@pytest.mark.parametrize("variant", ["untied, biases", "tied"])
+def test_rounded_activations_of_an_artifact_in_tiles(tmp_path: Path, variant: str) -> None:
+    """Every linear layer's input against the definition, one group after the other."""
+    checkpoint = saved(tmp_path, VARIANTS[variant])
+    weights = shipped(checkpoint, "q4f32_1", tmp_path, dot4)
+    artifact = from_artifact(checkpoint.config, *weights, dot4)
+    rounded = artifact.rounded
+    assert rounded is not None
+    layers = [m for m in artifact._model.modules() if isinstance(m, torch.nn.Linear)]
+    assert len(layers) == 7 * checkpoint.config["num_hidden_layers"] + 1
+
+    def exact(_module: Any, arguments: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        groups = arguments[0].numpy().reshape(-1, 32)
+        scales = np.abs(groups).max(axis=1, keepdims=True) / np.float32(127)
+        return torch.from_numpy((np.rint(groups / scales) * scales).reshape(arguments[0].shape))
+
+    plain, found = artifact.logits(IDS), rounded.logits(IDS)
+    hooks = [layer.register_forward_pre_hook(exact) for layer in layers]
+    expected = artifact.logits(IDS)
+    for hook in hooks:
+        hook.remove()
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(artifact.logits(IDS), plain)
+    assert 1e-3 < np.abs(found - plain).max() < 0.1 * np.abs(plain).max()
+    words = shipped(checkpoint, "q4f32_1", tmp_path / "words", mlc)
+    assert from_artifact(checkpoint.config, *words, mlc).rounded is None
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(64,), (5, 64), (2, 5, 64)])
+def test_products_with_some_matrices_round_what_they_multiply(
+    shape: tuple[int, ...], bias: bool
+) -> None:
+    torch.manual_seed(0)
+    layer, other = torch.nn.Linear(64, 24, bias=bias), torch.nn.Linear(64, 24, bias=bias)
+    x = torch.randn(shape)
+    x[..., :32] = 0
+    with torch.no_grad():
+        plain, wanted = layer(x), layer(rounded_input(x, 32))
+    assert not torch.equal(plain, wanted)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            with rounding({layer.weight.data_ptr(): 32}):
+                found, untouched = layer(x), other(x)
+            assert torch.equal(found, wanted)
+            assert torch.equal(untouched, other(x))
+            assert torch.equal(layer(x), plain)
+
+
+def test_rounding_is_to_the_nearest_step_and_ties_to_even() -> None:
+    x = torch.zeros(1, 64)
+    x[0, :8] = torch.tensor([127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 3.49, -126.6])
+    x[0, 40] = 1e-30
+    found = rounded_input(x, 32)
+    assert found[0, :8].tolist() == [127, 0, 2, 2, 0, -2, 3, -127]
+    assert found[0, 40] == x[0, 40]
+    assert not found[0, 41:].any()
 
 
 def test_an_artifact_of_another_model(tmp_path: Path) -> None:

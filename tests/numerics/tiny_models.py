@@ -83,9 +83,14 @@ def build(
     group_size: int = 32,
     window: SlidingWindow | None = None,
     image_size: int | None = None,
+    layout: str = "mlc",
 ) -> Built:
-    """Run the stages from checkpoint to library on a model folder, for this CPU."""
-    target = load_target("host")
+    """Run the stages from checkpoint to library on a model folder, for this CPU.
+
+    By default in the layout whose kernels take activations as they are: rounding them to 8 bits is a
+    larger difference than what is looked for.
+    """
+    target = load_target("host").model_copy(update={"layout": layout})
     outputs = run_stages(
         folder,
         out,

@@ -49,6 +49,7 @@ def report(
     original: FakeModel | None = None,
     shipped: FakeModel | None = None,
     extent: Extent = WHOLE,
+    rounded: FakeModel | None = None,
 ) -> Report:
     progress = Counting()
     result = verify(
@@ -60,6 +61,8 @@ def report(
         dtype="float32",
         progress=progress,
         extent=extent,
+        rounds=rounded is not None,
+        rounded_model=rounded,
     )
     assert progress.done == progress.total > 0
     return result
@@ -225,6 +228,61 @@ def test_the_tolerance_follows_the_scale() -> None:
     assert tolerance("float32", 20) == 1e-3
     assert tolerance("float32", 1000) == pytest.approx(1e-2)
     assert tolerance("float16", 20) == pytest.approx(1.0)
+
+
+def test_rounded_activations_are_the_measure_of_what_rounds_them() -> None:
+    shipped, rounded = FakeModel(), FakeModel(noise=0.05)
+    result = report(FakeEngine(FakeModel(noise=0.06)), None, shipped, rounded=rounded)
+    assert list(result) == ["text", "compiler", "activations", "paths"]
+    figures = result["activations"]
+    assert 0.04 < figures["max_logit_error"] <= 0.05
+    assert figures["positions"] == 130
+    for section in ("compiler", "paths"):
+        limit = 1e-3 + 3 * figures["max_logit_error"]
+        assert result[section]["tolerance"] == pytest.approx(limit, rel=1e-5)
+    check_agreement(result)
+    with pytest.raises(VerificationError, match=r"more than the 0\.1[45].* that rounding explains"):
+        check_agreement(report(FakeEngine(FakeModel(seed=1)), None, shipped, rounded=rounded))
+    # No single logit is further off than rounding explains, but too many are.
+    coarse = report(FakeEngine(FakeModel(noise=0.12)), None, shipped, rounded=rounded)
+    assert coarse["compiler"]["max_logit_error"] < coarse["compiler"]["tolerance"]
+    with pytest.raises(VerificationError, match=r"diverge .* where rounding the activations"):
+        check_agreement(coarse)
+
+
+def test_rounded_activations_are_measured_where_the_artifact_ran() -> None:
+    extent = Extent(tokens=50, path_tokens=8)
+    result = report(shipped=FakeModel(), extent=extent, rounded=FakeModel(noise=0.05))
+    assert result["compiler"]["positions"] == result["activations"]["positions"] == 50
+    progress, models = Counting(), (FakeModel(), FakeModel(), FakeModel(noise=0.05))
+    alone = verify(
+        None,
+        *models[:2],
+        WINDOWS,
+        documents=DOCUMENTS,
+        dtype="float32",
+        progress=progress,
+        rounds=True,
+        rounded_model=models[2],
+    )
+    assert alone["activations"]["positions"] == 130
+
+
+def test_rounded_activations_without_a_measure() -> None:
+    assert tolerance("float16", 20, None) == 5.0
+    assert tolerance("float16", 20, 0.5) == 2.5
+    result = verify(
+        FakeEngine(),
+        None,
+        None,
+        WINDOWS,
+        documents=DOCUMENTS,
+        dtype="float32",
+        progress=Silent(),
+        rounds=True,
+    )
+    scale = result["paths"]["logit_scale"]
+    assert result["paths"]["tolerance"] == pytest.approx(scale / 4, rel=1e-5)
 
 
 def test_limits_apply_to_all_of_the_text() -> None:

@@ -24,6 +24,8 @@ class FakeCapacity:
 class FakeModel:
     """``state = 0.7 * state + embedding[token]``; ``logits = head @ state``, plus some noise."""
 
+    rounded: FakeModel | None = None
+
     def __init__(self, *, noise: float = 0.0, seed: int = 0) -> None:
         random = np.random.default_rng(seed)
         self.embedding = random.normal(size=(VOCABULARY, HIDDEN))

@@ -53,6 +53,8 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     run = report.get("verification", {})
     if run.get("ran") is False:
         lines.append(("verified", f"no: {run.get('reason', 'no reason was given')}"))
+    if emulated := run.get("emulated"):
+        lines.append(("verified", f"with {', '.join(emulated)} emulated"))
     text = report.get("text", {})
     tokens = text.get("tokens")
     run_on = text.get("artifact_tokens") or tokens
@@ -68,6 +70,8 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     if compiler := report.get("compiler"):
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
+    if activations := report.get("activations"):
+        lines.append(("rounding", rounding_text(activations, compiler)))
     lines += [("output", output_text(name, errors)) for name, errors in _outputs(report)]
     if paths := report.get("paths"):
         lines.append(("paths", paths_text(paths)))
@@ -92,6 +96,8 @@ def output_text(name: str, errors: Mapping[str, float]) -> str:
     """Relative errors of a generic model's output: all of it, and the compiler's part."""
     total = errors.get("total", errors["quantizer"])
     compiler = f", of which the compiler {errors['compiler']:.1e}" if "compiler" in errors else ""
+    if "activations" in errors:
+        compiler += f" (rounding activations to 8 bits: {errors['activations']:.1e})"
     return f"{name} within {total:.1e} of the original{compiler}"
 
 
@@ -104,6 +110,15 @@ def quality_text(figures: Mapping[str, Any]) -> str:
     return (
         f"KL {figures['kl']:.4f} nats, top-1 {100 * figures['top1']:.1f} %, perplexity ratio"
         f" {figures['perplexity_ratio']:.4f} ± {figures['perplexity_ratio_error']:.4f}"
+    )
+
+
+def rounding_text(figures: Mapping[str, Any], compiler: Mapping[str, Any] | None) -> str:
+    """What rounding activations to 8 bits loses, of the library and in PyTorch."""
+    loss = figures["kl"] if compiler is None else compiler["kl"]
+    return (
+        f"KL {loss:.1e} nats of activations in 8 bits, in PyTorch {figures['kl']:.1e} and"
+        f" max |Δlogit| {figures['max_logit_error']:.1e}"
     )
 
 

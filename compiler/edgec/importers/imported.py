@@ -86,6 +86,7 @@ class SourceModel(Protocol):
         self,
         inputs: Sequence[NDArray[np.generic]],
         replaced: Mapping[str, NDArray[np.generic]] | None = None,
+        rounded: Mapping[str, int] | None = None,
     ) -> list[NDArray[np.generic]]:
         """The outputs as the framework itself computes them, in float32.
 
@@ -93,4 +94,6 @@ class SourceModel(Protocol):
             inputs: in the order of the signature.
             replaced: other values of linear and embedding parameters, by the names and in the
                 shapes of :attr:`ImportedModel.parameters`.
+            rounded: how many columns of activations share a scale where linear layers round them to 8
+                bits, by the name of a parameter that is replaced; the others don't round.
         """

@@ -10,6 +10,7 @@ import onnx
 from edgec.errors import CheckpointError, UnsupportedModelError
 from edgec.importers.declared import declared_signature
 from edgec.importers.imported import ImportedModel, Signature, TensorType
+from edgec.importers.onnx_rounded import round_inputs
 from edgec.importers.raw import TRANSPOSED
 
 if TYPE_CHECKING:
@@ -80,11 +81,15 @@ class OnnxModel:
         self,
         inputs: Sequence[NDArray[np.generic]],
         replaced: Mapping[str, NDArray[np.generic]] | None = None,
+        rounded: Mapping[str, int] | None = None,
     ) -> list[NDArray[np.generic]]:
         """See :meth:`edgec.importers.imported.SourceModel.run`."""
         import onnxruntime  # noqa: PLC0415 - only for reference
 
         model = _with_weights(self.model, replaced or {})
+        if rounded:
+            names = {name.removesuffix(TRANSPOSED): group for name, group in rounded.items()}
+            round_inputs(model, names)
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )

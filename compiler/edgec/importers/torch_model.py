@@ -10,6 +10,7 @@ import torch
 from edgec.importers.declared import example_sizes
 from edgec.importers.imported import ImportedModel, Signature, TensorType
 from edgec.importers.raw import TRANSPOSED
+from edgec.verification.rounding import rounding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ class TorchModel:
         self,
         inputs: Sequence[NDArray[np.generic]],
         replaced: Mapping[str, NDArray[np.generic]] | None = None,
+        rounded: Mapping[str, int] | None = None,
     ) -> list[NDArray[np.generic]]:
         """See :meth:`edgec.importers.imported.SourceModel.run`."""
         types = [getattr(torch, item.dtype) for item in self.signature.inputs]
@@ -69,9 +71,14 @@ class TorchModel:
             torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
             for array, dtype in zip(inputs, types, strict=True)
         )
-        with torch.no_grad():
+        tensors = _tensors(replaced or {})
+        groups = {
+            tensors[name.removesuffix(TRANSPOSED)].data_ptr(): group
+            for name, group in (rounded or {}).items()
+        }
+        with torch.no_grad(), rounding(groups):
             result: Any = torch.func.functional_call(
-                self.module, _tensors(replaced or {}), arguments, tie_weights=True
+                self.module, tensors, arguments, tie_weights=True
             )
         leaves = torch.utils._pytree.tree_leaves(result)  # noqa: SLF001 - torch's own for export
         return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]

@@ -183,6 +183,11 @@ def quantized_rows(
     )
 
 
+def activation_group(parameter: Parameter, scheme: TensorScheme | None) -> int | None:
+    """See :meth:`edgec.layouts.find.Layout.activation_group`: the groups of the weights."""
+    return scheme.group_size if scheme is not None and tiled(parameter, scheme) else None
+
+
 def zeros_in_tiles(zeros: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.uint32]:
     """Zero points ``(N, groups)`` as words ``(T, groups, bits / 2)``."""
     unsigned = _in_tiles(zeros, 0, Workspace()).view(np.uint8) ^ np.uint8(1 << (bits - 1))

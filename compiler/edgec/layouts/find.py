@@ -92,6 +92,17 @@ class Layout(Protocol):
             stop: the row after the last one.
         """
 
+    def activation_group(self, parameter: Parameter, scheme: TensorScheme | None) -> int | None:
+        """Columns of activations that share a scale where kernels round them to 8 bits.
+
+        Args:
+            parameter: one of the model's.
+            scheme: how it is stored; None is plain.
+
+        Returns:
+            None where the kernels that read the parameter take activations as they are.
+        """
+
 
 def list_layouts() -> list[str]:
     """The names of the layouts: the modules of this folder that store rows."""

@@ -190,6 +190,11 @@ def stored_rows(
     return words
 
 
+def activation_group(_parameter: Parameter, _scheme: TensorScheme | None) -> int | None:
+    """See :meth:`edgec.layouts.find.Layout.activation_group`."""
+    return None
+
+
 def quantized_rows(
     stored: StoredRows, parameter: Parameter, scheme: TensorScheme, start: int, stop: int
 ) -> QuantizedTensor:

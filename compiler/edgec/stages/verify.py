@@ -25,7 +25,7 @@ from edgec.verification.built import BuiltLibrary
 from edgec.verification.golden import make_golden
 from edgec.verification.golden_file import write_golden
 from edgec.verification.reference import from_artifact, from_checkpoint
-from edgec.verification.run import verify
+from edgec.verification.run import rounding_error, verify
 from edgec.verification.text import load_documents, windows
 from edgec.verification.verdict import check_agreement
 
@@ -54,6 +54,8 @@ def run(context: StageContext) -> None:
     kernels = _check_kernels(context, built, [token for ids in samples for token in ids])
     engine, facts = _engine(context, built, longest=max(map(len, samples)))
     original, shipped = _references(context, model, schemes, dtype)
+    layout = find_layout(str(context.inputs["target.layout"]))
+    rounds = any(layout.activation_group(p, schemes[p.name]) for p in model.parameters)
     figures = verify(
         engine,
         original,
@@ -64,12 +66,21 @@ def run(context: StageContext) -> None:
         progress=context.progress,
         extent=built.extent,
         window=built.window,
+        rounds=rounds,
+        rounded_model=None if shipped is None else shipped.rounded,
     )
     check_agreement(figures)
     report = {"verification": facts, **figures, **kernels}
     (context.out / REPORT).write_text(pretty_json(report))
     if engine is not None:
-        golden = make_golden(engine, samples[0][:_GOLDEN_TOKENS], dtype, shipped, built.window)
+        golden = make_golden(
+            engine,
+            samples[0][:_GOLDEN_TOKENS],
+            dtype,
+            shipped,
+            built.window,
+            rounding_error(figures, rounds=rounds),
+        )
         write_golden(context.out / GOLDEN, golden)
 
 
@@ -134,7 +145,10 @@ def _engine(
         context.progress.note(f"the library is not run: {reason}")
         return None, {"standin": built.standin, "ran": False, "reason": reason}
     context.progress.note("loading the library")
-    return built.open(longest), {"standin": built.standin, "ran": True}
+    facts: dict[str, Any] = {"standin": built.standin, "ran": True}
+    if emulated := context.inputs["standin.emulated_features"]:
+        facts["emulated"] = list(emulated)
+    return built.open(longest), facts
 
 
 def _references(

@@ -58,6 +58,8 @@ def run(context: StageContext) -> None:
         facts["reason"] = f"this CPU lacks {', '.join(missing)}"
         note(f"the library is not run: {facts['reason']}")
     else:
+        if emulated := context.inputs["standin.emulated_features"]:
+            facts["emulated"] = list(emulated)
         if library.emulated:
             note("checking each kernel alone")
             kernels = {"kernels": library.check_kernels([list(samples[0].values())])}
@@ -126,7 +128,17 @@ def _models(
     def shipped(arguments: Sequence[npt.NDArray[Any]]) -> Sequence[npt.NDArray[Any]]:
         return original.run(arguments, replaced)
 
-    return Models(artifact, source, shipped)
+    groups = {
+        parameter.sources[0].name: group
+        for parameter in model.parameters
+        if parameter.role == "linear"
+        and (group := layout.activation_group(parameter, schemes[parameter.name])) is not None
+    }
+
+    def rounded(arguments: Sequence[npt.NDArray[Any]]) -> Sequence[npt.NDArray[Any]]:
+        return original.run(arguments, replaced, groups)
+
+    return Models(artifact, source, shipped, rounded if groups else None)
 
 
 def _golden(interface: ModelInterface, result: Outputs, tolerance: float) -> GoldenTensors:

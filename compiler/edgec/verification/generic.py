@@ -9,6 +9,7 @@ import numpy as np
 
 from edgec.errors import VerificationError
 from edgec.verification.figures import rounded
+from edgec.verification.tolerance import ROUNDED_TIMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,11 +43,14 @@ class Models:
         original: the source in its framework, in float32.
         shipped: the source with the stored weights, in float32; the same function as ``original``
             where storing loses nothing.
+        rounded: ``shipped`` with activations rounded to 8 bits as the artifact's kernels do it; None
+            where they don't.
     """
 
     artifact: Run | None
     original: Run
     shipped: Run
+    rounded: Run | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Outputs:
     artifact: Sequence[Array] | None
     original: Sequence[Array]
     shipped: Sequence[Array]
+    rounded: Sequence[Array] | None = None
 
 
 def run_samples(
@@ -71,7 +76,8 @@ def run_samples(
         original = models.original(arguments)
         same = models.shipped is models.original
         shipped = original if same else models.shipped(arguments)
-        found.append(Outputs(sample, artifact, original, shipped))
+        rounding = None if models.rounded is None else models.rounded(arguments)
+        found.append(Outputs(sample, artifact, original, shipped, rounding))
         progress.advance(1)
     return found
 
@@ -80,7 +86,9 @@ def compare(interface: ModelInterface, results: Sequence[Outputs], dtype: FloatT
     """The figures of a report, section ``outputs``: errors relative to each output's scale.
 
     ``quantizer`` is the stored weights in float32 against the original, ``compiler`` the artifact
-    against the stored weights, ``total`` the artifact against the original.
+    against the stored weights, ``total`` the artifact against the original, and ``activations`` what
+    rounding activations to 8 bits makes in the framework, where the artifact's kernels do that. The
+    ``tolerance`` grows with it: see :func:`edgec.verification.tolerance.tolerance`.
 
     Raises:
         VerificationError: an output has another shape than the source's, or isn't finite.
@@ -93,6 +101,8 @@ def compare(interface: ModelInterface, results: Sequence[Outputs], dtype: FloatT
             if result.artifact is not None:
                 pairs.append(("compiler", result.artifact, result.shipped))
                 pairs.append(("total", result.artifact, result.original))
+            if result.rounded is not None and result.shipped[index].dtype.kind == "f":
+                pairs.append(("activations", result.rounded, result.shipped))
             for name, got, wanted in pairs:
                 error = relative_error(got[index], wanted[index], item.name)
                 errors[name] = rounded(max(error, errors.get(name, 0.0)))
@@ -100,7 +110,9 @@ def compare(interface: ModelInterface, results: Sequence[Outputs], dtype: FloatT
     sizes = [
         {name: list(array.shape) for name, array in result.inputs.items()} for result in results
     ]
-    return {"outputs": outputs, "calls": sizes, "tolerance": LIMITS[dtype]}
+    rounding = max(errors.get("activations", 0.0) for errors in outputs.values())
+    limit = LIMITS[dtype] + ROUNDED_TIMES * rounding
+    return {"outputs": outputs, "calls": sizes, "tolerance": rounded(limit)}
 
 
 def check_outputs(report: Report) -> None:

@@ -53,6 +53,7 @@ def make_golden(
     dtype: FloatType,
     reference: Model | None = None,
     window: SlidingWindow | None = None,
+    rounding: float | None = 0.0,
 ) -> Golden:
     """Run the artifact, and the reference if there is one, on a sequence.
 
@@ -65,6 +66,7 @@ def make_golden(
         dtype: of the activations.
         reference: with the shipped weights.
         window: that slides over the context.
+        rounding: see :func:`edgec.verification.tolerance.tolerance`.
 
     Raises:
         VerificationError: artifact and reference differ by more than the tolerance, or the logits
@@ -81,7 +83,7 @@ def make_golden(
     parts = calls("all_logits", len(ids), engine.capacity.prefill_chunk)
     expected = None if reference is None else reference.logits(ids, parts)[positions]
     scale = float(np.max(np.abs(kept if expected is None else expected)))
-    limit = rounded(tolerance(dtype, scale))
+    limit = rounded(tolerance(dtype, scale, rounding))
     golden = Golden(np.asarray(ids, np.int32), positions, kept, expected, limit)
     if expected is not None:
         _require(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edgec.runtime.pictures import image_size
 from edgec.verification.figures import rounded
+from edgec.verification.tolerance import ROUNDED_TIMES
 
 if TYPE_CHECKING:
     from edgec.runtime.pictures import ImageEngine
@@ -68,13 +69,17 @@ def image_patches(pixels: Pixels, patch: int, merge: int) -> Rows:
     return np.ascontiguousarray(twice.reshape((side * merge) ** 2, -1), np.float32)
 
 
-def image_figures(engine: ImageEngine, reference: ImageModel, dtype: str) -> dict[str, Any]:
+def image_figures(
+    engine: ImageEngine, reference: ImageModel, dtype: str, rounding: ImageModel | None = None
+) -> dict[str, Any]:
     """How far the embeddings of a picture are from the reference's.
 
     Args:
         engine: of a library that takes images.
         reference: with the weights that are shipped.
         dtype: of the artifact's activations.
+        rounding: the reference with activations rounded as the artifact's kernels do it; None where
+            they don't.
 
     Returns:
         ``tokens`` of an image, ``max_error``, the largest difference relative to the largest value, and
@@ -83,9 +88,13 @@ def image_figures(engine: ImageEngine, reference: ImageModel, dtype: str) -> dic
     pixels = drawn_picture(image_size(engine.metadata))
     wanted = reference.image_rows(pixels)
     found = engine.embed_image(pixels).rows[:, : wanted.shape[1]].astype(np.float32)
-    error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    scale = np.abs(wanted).max()
+    error = float(np.abs(found - wanted).max() / scale)
+    limit = _TOLERANCE[dtype]
+    if rounding is not None:
+        limit += ROUNDED_TIMES * float(np.abs(rounding.image_rows(pixels) - wanted).max() / scale)
     return {
         "tokens": len(wanted),
         "max_error": rounded(error),
-        "tolerance": _TOLERANCE[dtype],
+        "tolerance": rounded(limit),
     }

@@ -5,8 +5,10 @@ torch and transformers are an extra, and are imported when a reference is built.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +22,13 @@ from edgec.runtime.threads import usable_cpus
 from edgec.verification.adaptation import adapt
 from edgec.verification.figures import BLOCK
 from edgec.verification.images import image_patches
+from edgec.verification.rounding import rounding
 from edgec.verification.stacked_experts import checkpoint_tensors
 from edgec.verification.streaming import ATTENTION, Stream, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from edgec.checkpoints.checkpoint import Checkpoint
@@ -59,11 +63,32 @@ class Reference:
     Args:
         model: with its weights.
         window: that slides over the context; None to see all of it.
+        groups: columns of activations that share a scale where the artifact's kernels round them, by
+            the address of the layer's weights.
     """
 
-    def __init__(self, model: Any, window: SlidingWindow | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        window: SlidingWindow | None = None,
+        groups: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
         self._model = model
         self._stream = None if window is None else Stream(model, window)
+        self._groups = groups
+        self._rounds = False
+
+    @property
+    def rounded(self) -> Reference | None:
+        """The same model, weights in memory once, whose linear layers round their inputs.
+
+        None where the artifact's kernels take activations as they are.
+        """
+        if not self._groups:
+            return None
+        other = copy.copy(self)
+        other._rounds = True  # noqa: SLF001 - it is one of these
+        return other
 
     def logits(self, ids: list[int], calls: Sequence[int] = ()) -> Logits:
         """Logits after each token.
@@ -100,7 +125,7 @@ class Reference:
         vision = self._model.config.vision_config
         patches = image_patches(pixels, int(vision.patch_size), int(vision.spatial_merge_size))
         side = len(pixels) // int(vision.patch_size)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._rounding():
             found = self._model.model.get_image_features(
                 torch.from_numpy(patches), torch.tensor([[1, side, side]])
             )
@@ -110,10 +135,13 @@ class Reference:
     def _forward(self, ids: list[int]) -> Logits:
         import torch  # noqa: PLC0415 - an extra
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self._rounding():
             output = self._model(torch.tensor([ids]), use_cache=False)
         result: Logits = output.logits[0].numpy()
         return result
+
+    def _rounding(self) -> AbstractContextManager[Any]:
+        return rounding(self._groups if self._rounds else {})
 
 
 def reference_model(
@@ -122,6 +150,7 @@ def reference_model(
     window: SlidingWindow | None = None,
     *,
     context_length: int | None = None,
+    groups: Mapping[int, int] = MappingProxyType({}),
 ) -> Reference:
     """Build a model and let ``fill`` write its weights in place: they are in memory once.
 
@@ -134,6 +163,7 @@ def reference_model(
         window: that slides over the context; None to see all of it.
         context_length: of the library it is compared with, which some rotary embeddings depend on; None: the
             model decides, by the length of each text.
+        groups: see :class:`Reference`; ``fill`` may add to them.
 
     Raises:
         ToolchainError: torch or transformers is missing or too old for this model.
@@ -170,7 +200,7 @@ def reference_model(
                 fill(source, part)
             if (factor := ours.factor(name)) != 1:
                 tensor.mul_(factor)
-    return Reference(model, window)
+    return Reference(model, window, groups)
 
 
 def _auto_model(transformers: Any, config: dict[str, Any]) -> Any:
@@ -233,6 +263,7 @@ def from_artifact(
     """
     cache = TensorCache(weights)
     places = _places(parameters)
+    groups: dict[int, int] = {}
     unused = set(places)
 
     def fill(name: str, out: npt.NDArray[np.float32]) -> None:
@@ -241,6 +272,9 @@ def from_artifact(
         if parameter is None or source is None or source.shape != out.shape:
             shape = "none" if source is None else source.shape
             raise _other_model(f"{name} of shape {out.shape}", f"the artifact has {shape}")
+        group = layout.activation_group(parameter, schemes[parameter.name])
+        if group is not None:
+            groups[out.ctypes.data] = group
         step = max(1, BLOCK // int(np.prod(out.shape[1:])))
         for start in range(0, len(out), step):
             stop = min(start + step, len(out))
@@ -252,7 +286,7 @@ def from_artifact(
                 out[row : row + count] = rows[done : done + count] - np.float32(source.offset)
                 done += count
 
-    reference = reference_model(config, fill, window, context_length=context_length)
+    reference = reference_model(config, fill, window, context_length=context_length, groups=groups)
     if unused:
         raise _other_model("no such tensor", f"the artifact has {min(unused)}")
     return reference

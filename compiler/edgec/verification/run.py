@@ -59,6 +59,7 @@ _PATH_WINDOWS = 3
 # How messages call the three models.
 ARTIFACT = "the artifact"
 SHIPPED = "the reference with the shipped weights"
+ROUNDED = "the same with rounded activations"
 ORIGINAL = "the original model"
 
 
@@ -73,6 +74,8 @@ def verify(
     progress: Progress,
     extent: Extent = WHOLE,
     window: SlidingWindow | None = None,
+    rounds: bool = False,
+    rounded_model: Model | None = None,
 ) -> Report:
     """Measure; ``verdict`` judges.
 
@@ -90,12 +93,15 @@ def verify(
         progress: is told of tokens.
         extent: how much of the text the artifact is run on; the references see all of it.
         window: that slides over the context of the artifact and of both models.
+        rounds: whether the artifact's kernels round activations to 8 bits.
+        rounded_model: ``shipped`` with activations rounded so; None if it isn't there.
 
     Returns:
         ``text`` (``documents``, ``windows``, ``tokens``, ``digest``, and ``artifact_tokens``, those
         that the artifact was run on); the figures of
         :meth:`Comparison.summary` under ``compiler`` (artifact against shipped weights, with the
-        ``tolerance``), ``quantizer`` (shipped weights against original) and ``total`` (artifact
+        ``tolerance``), ``activations`` (rounded activations against shipped weights, on what the
+        artifact was run on), ``quantizer`` (shipped weights against original) and ``total`` (artifact
         against original), as far as both models are there; and, if the artifact is, ``paths``:
         the figures of :func:`path_errors` on the first windows, with the ``tolerance``,
         ``against`` ``shipped`` or, without that reference, the artifact's own ``all_logits``; and
@@ -127,17 +133,28 @@ def verify(
     }
     if referenced:
         progress.note("comparing with the reference")
-        report.update(_compare(engine, original, shipped, windows, run_on, progress))
+        report.update(_compare(engine, original, shipped, rounded_model, windows, run_on, progress))
     if engine is not None:
         progress.note("comparing prefill, decode and batches")
         report["paths"] = _compare_paths(engine, shipped, tested, progress, window)
         if shipped is not None and 0 < image_tokens(engine) <= (extent.tokens or math.inf):
             progress.note("comparing an image")
-            report["images"] = image_figures(cast("Any", engine), cast("Any", shipped), dtype)
+            report["images"] = image_figures(
+                cast("Any", engine), cast("Any", shipped), dtype, cast("Any", rounded_model)
+            )
+    rounding = rounding_error(report, rounds=rounds)
     for section in {"compiler", "paths"} & report.keys():
         figures = report[section]
-        figures["tolerance"] = rounded(tolerance(dtype, figures["logit_scale"]))
+        figures["tolerance"] = rounded(tolerance(dtype, figures["logit_scale"], rounding))
     return report
+
+
+def rounding_error(report: Report, *, rounds: bool) -> float | None:
+    """What :func:`~edgec.verification.tolerance.tolerance` takes for ``rounding``."""
+    if not rounds:
+        return 0.0
+    measured: float | None = report.get("activations", {}).get("max_logit_error")
+    return measured
 
 
 def _check_capacity(engine: Engine, windows: Sequence[list[int]]) -> None:
@@ -173,6 +190,7 @@ def _compare(
     engine: Engine | None,
     original: Model | None,
     shipped: Model | None,
+    rounded_model: Model | None,
     windows: Sequence[list[int]],
     run_on: Sequence[list[int]],
     progress: Progress,
@@ -180,10 +198,11 @@ def _compare(
     """The sections that compare two models, for each pair of which both are there."""
     pairs = {
         "compiler": (SHIPPED, ARTIFACT),
+        "activations": (SHIPPED, ROUNDED),
         "quantizer": (ORIGINAL, SHIPPED),
         "total": (ORIGINAL, ARTIFACT),
     }
-    models = {ORIGINAL: original, SHIPPED: shipped, ARTIFACT: engine}
+    models = {ORIGINAL: original, SHIPPED: shipped, ROUNDED: rounded_model, ARTIFACT: engine}
     there = {name for name, model in models.items() if model is not None}
     comparisons = {
         section: Comparison(*pair) for section, pair in pairs.items() if there.issuperset(pair)
@@ -197,6 +216,10 @@ def _compare(
             logits[ARTIFACT] = all_logits(engine, run_on[number])
         if shipped is not None:
             logits[SHIPPED] = shipped.logits(ids, parts)
+        if rounded_model is not None and (engine is None or ARTIFACT in logits):
+            # On what the artifact is run on: the largest of as many differences.
+            count = len(logits.get(ARTIFACT, ids))
+            logits[ROUNDED] = rounded_model.logits(ids, parts)[:count]
         if original is not None:
             same = original is shipped
             logits[ORIGINAL] = logits[SHIPPED] if same else original.logits(ids, parts)

@@ -1,0 +1,82 @@
+"""A model in tiles, whose kernels round activations to 8 bits, against torch with and without that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edgec.verification.rounding import rounding
+from edgec.verification.statistics import Comparison
+from edgec.verification.tolerance import ROUNDED_TIMES
+from numerics.family_case import FLOAT16, FLOAT32, Case, tokens_of
+from numerics.tiny_models import CHUNK, SIZES, build, save_random_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
+    "tied head, both widths, plain layers between": (
+        {"tie_word_embeddings": True, "vocab_size": 301},
+        {
+            "scheme": "q4f32_1",
+            "overrides": [
+                {"match": "model.layers.0.mlp.*", "bits": 8, "group_size": 64},
+                {"match": "*.o_proj.*", "bits": 16, "group_size": None},
+            ],
+        },
+        FLOAT32,
+    ),
+    "half precision": ({"tie_word_embeddings": False}, {"scheme": "q4f16_1"}, FLOAT16),
+}
+
+
+def groups_of(model: Any, quantization: dict[str, Any]) -> dict[int, int]:
+    """The layers that round, by the scheme alone."""
+    groups = {}
+    for name, weight in model.named_parameters():
+        if weight.ndim != 2 or (quantization.get("overrides") and "o_proj" in name):
+            continue
+        wide = quantization.get("overrides") and "layers.0.mlp" in name
+        groups[weight.data_ptr()] = 64 if wide else 32
+    return groups
+
+
+@pytest.mark.parametrize(
+    "name", [next(iter(CASES)), pytest.param("half precision", marks=pytest.mark.nightly)]
+)
+def test_it_is_as_far_from_no_rounding_as_torch_is(name: str, tmp_path: Path) -> None:
+    from transformers import LlamaConfig  # noqa: PLC0415
+
+    settings, quantization, close = CASES[name]
+    config = LlamaConfig(**{**SIZES, "num_key_value_heads": 2, **settings})
+    model = save_random_model(config, tmp_path / "model", seed=7)
+    built = build(tmp_path / "model", tmp_path / "stages", layout="dot4", **quantization)
+    case = Case(built, model, close)
+    tokens = tokens_of(CHUNK - 3)
+    plain = case.reference(tokens)
+    with rounding(groups_of(model, quantization)):
+        rounded = case.reference(tokens)
+    measure = np.abs(rounded - plain).max()
+    scale = np.abs(plain).max()
+    limit = close * scale + ROUNDED_TIMES * measure
+    assert 0 < measure < 0.1 * scale
+
+    case.engine.add(0)
+    found = case.engine.all_logits(0, tokens)
+    assert np.abs(found - plain).max() < limit
+    torch, artifact = Comparison("", ""), Comparison("", "")
+    torch.update(plain, rounded, tokens)
+    artifact.update(plain, found, tokens)
+    assert 0.5 < artifact.summary()["kl"] / torch.summary()["kl"] < 2
+
+    case.engine.clear()
+    case.engine.add(0)
+    half = len(tokens) // 2
+    rows = {half - 1: case.engine.prefill(0, tokens[:half])}
+    rows |= {at: case.engine.decode(0, tokens[at]) for at in range(half, len(tokens))}
+    for at, row in rows.items():
+        assert np.abs(row - plain[at]).max() < limit
