@@ -225,7 +225,7 @@ def _tiles(
             with contextlib.nullcontext() if rotates is None else _when(rotates):
                 turns.fill()
         size = Tile.lanes_of(a)
-        counter = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        counter = T.sblock_alloc_buffer((1,), "int32")
         T.buffer_store(counter, T.int32(0), [0])
         with T.serial(0, given.batch) as i:
             T.buffer_store(counter, counter[0] + _tiles_of(a, given, i, size), [0])
@@ -234,8 +234,8 @@ def _tiles(
             _without_regions()
             kv_head, number = T.Bind(task // count), T.Bind(task % count)
             turn = T.if_then_else(number % 2 == 0, number // 2, count - 1 - number // 2)
-            found = T.sblock_alloc_buffer((2,), "int32", scope="local")
-            before = T.sblock_alloc_buffer((1,), "int32", scope="local")
+            found = T.sblock_alloc_buffer((2,), "int32")
+            before = T.sblock_alloc_buffer((1,), "int32")
             T.buffer_store(before, T.int32(0), [0])
             wanted = T.Bind(turn)
             with T.serial(0, given.batch) as i:

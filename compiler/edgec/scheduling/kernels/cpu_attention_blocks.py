@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 BLOCK = PAGE_SIZE
 """Keys of a page."""
+_LINE = 64
+"""Bytes of a cache line."""
+ITEM_BYTES = {"float32": 4, "float16": 2}
 _NEAR = 2
 """The locality of a prefetch: into the L2 cache."""
 
@@ -88,9 +91,7 @@ class Paged:
         page = self._page
         if block is not None:
             page = self._values[T.min(self._first + block, self._last)]
-        row = self._a.head_dim
-        line = 64 * 8 // int(self._pages.dtype.bits) if hasattr(self._pages.dtype, "bits") else 16
-        for start in range(0, row, line):
+        for start in range(0, self._a.head_dim, _LINE // ITEM_BYTES[self._a.dtype]):
             place = T.address_of(self._pages[page, which, self._kv_head, key, start])
             # To read, data.
             T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, 0, _NEAR, 1))

@@ -94,21 +94,20 @@ class Tile:
         self.lanes = a.vector_bits // 32
         self.width = wide(a)
         self.count = self.lanes_of(a)
-        local = {"scope": "local"}
-        self.queries = T.sblock_alloc_buffer((a.head_dim, self.count), "float32", **local)
-        self._results = T.sblock_alloc_buffer((a.head_dim, self.count), "float32", **local)
-        self._scores = T.sblock_alloc_buffer((KEYS, self.count), "float32", **local)
-        self._keys = T.sblock_alloc_buffer((KEYS, a.head_dim), "float32", **local)
-        self._values = T.sblock_alloc_buffer((KEYS, a.head_dim), "float32", **local)
-        self.first = T.sblock_alloc_buffer((self.count,), "int32", **local)
-        self.limit = T.sblock_alloc_buffer((self.count,), "int32", **local)
-        self._range = T.sblock_alloc_buffer((4,), "int32", **local)
-        self._top = T.sblock_alloc_buffer((self.count,), "float32", **local)
-        self._total = T.sblock_alloc_buffer((self.count,), "float32", **local)
-        self._scale = T.sblock_alloc_buffer((self.count,), "float32", **local)
+        self.queries = T.sblock_alloc_buffer((a.head_dim, self.count), "float32")
+        self._results = T.sblock_alloc_buffer((a.head_dim, self.count), "float32")
+        self._scores = T.sblock_alloc_buffer((KEYS, self.count), "float32")
+        self._keys = T.sblock_alloc_buffer((KEYS, a.head_dim), "float32")
+        self._values = T.sblock_alloc_buffer((KEYS, a.head_dim), "float32")
+        self.first = T.sblock_alloc_buffer((self.count,), "int32")
+        self.limit = T.sblock_alloc_buffer((self.count,), "int32")
+        self._range = T.sblock_alloc_buffer((4,), "int32")
+        self._top = T.sblock_alloc_buffer((self.count,), "float32")
+        self._total = T.sblock_alloc_buffer((self.count,), "float32")
+        self._scale = T.sblock_alloc_buffer((self.count,), "float32")
         if a.rope is not None:
-            self.cosine = T.sblock_alloc_buffer((a.head_dim // 2,), "float32", **local)
-            self.sine = T.sblock_alloc_buffer((a.head_dim // 2,), "float32", **local)
+            self.cosine = T.sblock_alloc_buffer((a.head_dim // 2,), "float32")
+            self.sine = T.sblock_alloc_buffer((a.head_dim // 2,), "float32")
 
     @staticmethod
     def lanes_of(a: Attention) -> int:

@@ -95,22 +95,21 @@ class Token:
     def __init__(self, a: Attention) -> None:
         self.a = a
         self.lanes = lanes = Lanes.of(a)
-        local = {"dtype": "float32", "scope": "local"}
-        self.query = T.sblock_alloc_buffer((a.group, a.head_dim), **local)
-        self.result = T.sblock_alloc_buffer((a.group, a.head_dim), **local)
+        self.query = T.sblock_alloc_buffer((a.group, a.head_dim))
+        self.result = T.sblock_alloc_buffer((a.group, a.head_dim))
         self.top = Vectors(lanes.tiles, lanes.count)
         self.total = Vectors(lanes.tiles, lanes.count)
         self._most = Vectors(1, lanes.count)
-        self._scale = T.sblock_alloc_buffer((lanes.tiles, lanes.count), **local)
+        self._scale = T.sblock_alloc_buffer((lanes.tiles, lanes.count))
         self._scores = T.sblock_alloc_buffer(
-            (lanes.tiles, _PAGES * lanes.per_page, lanes.count), **local
+            (lanes.tiles, _PAGES * lanes.per_page, lanes.count), "float32"
         )
         if a.rope is not None:
             half = (a.head_dim // 2,)
-            self.source = T.sblock_alloc_buffer((a.group, a.head_dim), **local)
-            self.keys = T.sblock_alloc_buffer((BLOCK, a.head_dim), **local)
-            self.cosine = T.sblock_alloc_buffer(half, **local)
-            self.sine = T.sblock_alloc_buffer(half, **local)
+            self.source = T.sblock_alloc_buffer((a.group, a.head_dim))
+            self.keys = T.sblock_alloc_buffer((BLOCK, a.head_dim))
+            self.cosine = T.sblock_alloc_buffer(half)
+            self.sine = T.sblock_alloc_buffer(half)
 
     def begin(self, q: Any, into: Any, row: Any, first_head: Any, scale: Any) -> None:
         """Nothing seen yet; the queries of the group, scaled, go into a buffer.
@@ -283,7 +282,7 @@ class Parts:
         of_tiles = (a.kv_heads, most, lanes.tiles, lanes.count)
         self._tops = T.sblock_alloc_buffer(of_tiles, "float32")
         self._totals = T.sblock_alloc_buffer(of_tiles, "float32")
-        self._count = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        self._count = T.sblock_alloc_buffer((1,), "int32")
         T.buffer_store(self._count, T.int32(0), [0])
         with T.serial(0, given.rows) as row:
             T.buffer_store(self._count, self._count[0] + self._parts_of(row), [0])
@@ -295,8 +294,8 @@ class Parts:
 
     def find(self, part: Any) -> tuple[Any, Any, Any]:
         """The sequence that a part belongs to, its first page, and the page after its last."""
-        found = T.sblock_alloc_buffer((2,), "int32", scope="local")
-        before = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        found = T.sblock_alloc_buffer((2,), "int32")
+        before = T.sblock_alloc_buffer((1,), "int32")
         T.buffer_store(before, T.int32(0), [0])
         with T.serial(0, self._given.rows) as row:
             with T.If(part >= before[0]), T.Then():
@@ -321,11 +320,10 @@ class Parts:
     def merge(self, kv_head: Any) -> None:
         """Write each token's result and log-sum-exp of the heads that share a key-value head."""
         a, given = self._a, self._given
-        local = {"scope": "local"}
-        first = T.sblock_alloc_buffer((1,), "int32", **local)
-        top = T.sblock_alloc_buffer((1,), "float32", **local)
-        total = T.sblock_alloc_buffer((1,), "float32", **local)
-        sums = T.sblock_alloc_buffer((a.head_dim,), "float32", **local)
+        first = T.sblock_alloc_buffer((1,), "int32")
+        top = T.sblock_alloc_buffer((1,), "float32")
+        total = T.sblock_alloc_buffer((1,), "float32")
+        sums = T.sblock_alloc_buffer((a.head_dim,), "float32")
         T.buffer_store(first, T.int32(0), [0])
         with T.serial(0, given.rows) as row:
             begin, count = T.Bind(first[0]), T.Bind(self._parts_of(row))

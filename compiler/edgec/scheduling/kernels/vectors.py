@@ -32,19 +32,22 @@ def as_float(value: Any, lanes: int) -> Any:
 
 
 class Vectors:
-    """Float32 accumulators. The compiler keeps them in registers as long as indices are constant."""
+    """Float32 accumulators, which the compiler keeps in registers.
+
+    Each is a buffer of its own: from 1024 bytes on, or with another scope than the default one, TVM takes
+    a buffer from the heap, and then every change of an accumulator is a store.
+    """
 
     def __init__(self, count: int, lanes: int) -> None:
         self._count = count
         self._lanes = lanes
-        self._buffer = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
-        self._sums = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
+        self._vectors = [_local(lanes) for _ in range(count)]
 
-    def __getitem__(self, index: Any) -> Any:
-        return self._buffer[index, ramp(0, 1, self._lanes)]
+    def __getitem__(self, index: int) -> Any:
+        return self._vectors[index][ramp(0, 1, self._lanes)]
 
-    def __setitem__(self, index: Any, value: Any) -> None:
-        T.buffer_store(self._buffer, value, [index, ramp(0, 1, self._lanes)])
+    def __setitem__(self, index: int, value: Any) -> None:
+        T.buffer_store(self._vectors[index], value, [ramp(0, 1, self._lanes)])
 
     def clear(self) -> None:
         """Set every accumulator to zero."""
@@ -53,16 +56,20 @@ class Vectors:
 
     def sums(self) -> list[Any]:
         """Each accumulator's sum over its lanes, halving the vector at every step."""
+        sums = [_local(self._lanes) for _ in range(self._count)]
         for index in range(self._count):
-            T.buffer_store(self._sums, self[index], [index, ramp(0, 1, self._lanes)])
+            T.buffer_store(sums[index], self[index], [ramp(0, 1, self._lanes)])
         half = self._lanes // 2
         while half:
-            for index in range(self._count):
-                low = self._sums[index, ramp(0, 1, half)]
-                high = self._sums[index, ramp(half, 1, half)]
-                T.buffer_store(self._sums, low + high, [index, ramp(0, 1, half)])
+            for row in sums:
+                low, high = row[ramp(0, 1, half)], row[ramp(half, 1, half)]
+                T.buffer_store(row, low + high, [ramp(0, 1, half)])
             half //= 2
-        return [self._sums[index, 0] for index in range(self._count)]
+        return [row[0] for row in sums]
+
+
+def _local(lanes: int) -> Any:
+    return T.sblock_alloc_buffer((lanes,), "float32")
 
 
 class Row:
@@ -70,8 +77,8 @@ class Row:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._buffer = T.sblock_alloc_buffer((size,), "float32", scope="local")
-        self._fold = T.sblock_alloc_buffer((size,), "float32", scope="local")
+        self._buffer = T.sblock_alloc_buffer((size,), "float32")
+        self._fold = T.sblock_alloc_buffer((size,), "float32")
 
     def __getitem__(self, lane: Any) -> Any:
         return self._buffer[lane]
