@@ -24,7 +24,6 @@ from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels.attention_arguments import (
     DecodeArguments,
-    PagedArguments,
     PagedPrefillArguments,
     RaggedPrefillArguments,
     indices,
@@ -134,7 +133,7 @@ def sliding_prefill(a: Attention) -> Any:
 
 
 class _SlidingArguments:
-    """As :class:`PagedArguments` where windows slide: a sequence keeps its first tokens and its latest ones.
+    """As ``PagedArguments`` where windows slide: a sequence keeps its first tokens and its latest ones.
 
     The places 0 to ``sinks`` (exclusive) hold the first tokens, those from ``offset`` to the end of
     the last page the latest; between the two lie tokens that have left. Positions count what is

@@ -168,7 +168,9 @@ class Tile:
         start = T.Bind(T.max(self._range[0], 0) // BLOCK * BLOCK)
         return start, T.Bind(T.max(self._range[3], start))
 
-    def _fold(self, numbers: Any, into: Any, place: int, combine: Callable[[Any, Any], Any]) -> None:
+    def _fold(
+        self, numbers: Any, into: Any, place: int, combine: Callable[[Any, Any], Any]
+    ) -> None:
         T.buffer_store(into, numbers[0], [place])
         with T.serial(1, self.count) as lane:
             T.buffer_store(into, combine(into[place], numbers[lane]), [place])

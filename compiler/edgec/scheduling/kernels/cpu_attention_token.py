@@ -157,8 +157,8 @@ class Token:
                     for key in range(lanes.keys):
                         value = T.Bind(keys.load(0, first + key, column))
                         for g, query in enumerate(queries):
-                            place = key * lanes.heads + g
-                            products[place] = T.Bind(products[place] + query * value)
+                            number = key * lanes.heads + g
+                            products[number] = T.Bind(products[number] + query * value)
                 scores = sums_of(products, lanes.count)
                 if a.soft_cap is not None:
                     scores = capped(a.soft_cap, scores, lanes.count)
@@ -344,9 +344,7 @@ class Parts:
     def _add(self, sums: Any, total: Any, top: Any, kv_head: Any, part: Any, g: Any) -> None:
         a = self._a
         weight = exp2(self._of(self._tops, kv_head, part, g) - top[0], 1)
-        T.buffer_store(
-            total, total[0] + weight * self._of(self._totals, kv_head, part, g), [0]
-        )
+        T.buffer_store(total, total[0] + weight * self._of(self._totals, kv_head, part, g), [0])
         for column in columns(a):
             result = self._results[kv_head, part, g, column]
             T.buffer_store(sums, sums[column] + broadcast(weight, a.lanes) * result, [column])
