@@ -100,6 +100,10 @@ class PositionedFile:
             view = view[count:]
             offset += count
 
+    def fileno(self) -> int:
+        """The file's descriptor, while it is open."""
+        return self._descriptor
+
     def close(self) -> None:
         """Close the file; calling it again does nothing."""
         if self._descriptor >= 0:

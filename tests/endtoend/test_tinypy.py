@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import filecmp
 import json
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgec.artifacts.artifact import open_artifact
+from edgec.runtime.generate import generate
+from edgec.runtime.sampling import SamplingOptions
+from edgec.runtime.session import open_session
+from edgec.runtime.speculative import Speculation
 from endtoend.command import edgec
 
 if TYPE_CHECKING:
@@ -97,6 +102,38 @@ def test_greedy_text_is_what_the_reference_writes(built: Path) -> None:
         )
     )
     assert result["token_ids"] == ids[-24:]
+
+
+def test_guessed_tokens_are_those_of_single_steps(built: Path) -> None:
+    """A thousand of them, in 4 bits, whose passes and steps round differently."""
+    import inspect  # noqa: PLC0415 - only this test reads source
+    import textwrap  # noqa: PLC0415
+
+    session = open_session(open_artifact(_artifact(built)))
+    ids = session.tokenizer.encode(inspect.getsource(textwrap))
+    speculation = Speculation()
+    # Whatever the machine has to do meanwhile, passes pay.
+    speculation.clock = count().__next__
+    accepted = 0
+    for start in range(0, 1000, 250):
+        texts = []
+        for wanted in (None, speculation):
+            steps = list(
+                generate(
+                    session.engine,
+                    session.tokenizer,
+                    [0, *ids[start : start + 200]],
+                    SamplingOptions(temperature=0),
+                    max_tokens=256,
+                    speculation=wanted,
+                )
+            )
+            texts.append([step.id for step in steps])
+        assert texts[0] == texts[1], start
+        assert steps[-1].stats is not None
+        assert steps[-1].stats.speculation is not None
+        accepted += steps[-1].stats.speculation.accepted
+    assert accepted > 250
 
 
 def test_verify_repeats_the_check_without_torch(built: Path, tmp_path: Path) -> None:

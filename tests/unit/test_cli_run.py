@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from artifact_fakes import (
     CHAT_FORMAT,
@@ -20,9 +21,13 @@ from cli_calls import call
 from cli_session import I_, H, Opened
 
 from edgec.cli.commands import run
+from edgec.runtime.draft_length import DraftLength
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    import numpy.typing as npt
 
 
 @pytest.fixture
@@ -135,6 +140,77 @@ def test_an_artifact_that_is_not_there(opened: Opened, tmp_path: Path) -> None:
     done = call("run", "tinypy", "hi", "--out", str(tmp_path))
     assert done.code == 2
     assert "run: edgec build tinypy" in done.err
+
+
+# --speculative
+
+
+class Guessing(ScriptedEngine):
+    """Takes tokens at a time, and what it said of them back."""
+
+    def all_logits(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        self.calls.append(("pass", len(tokens)))
+        return np.stack([self._append(sequence, [token]) for token in tokens])
+
+    def pop(self, sequence: int, tokens: int) -> None:
+        super().pop(sequence, tokens)
+        self.said -= tokens
+
+
+@pytest.fixture
+def guessing(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    opened.engine = Guessing([H] * 50)
+    monkeypatch.setattr(DraftLength, "choose", lambda _self, _match, most: min(3, most))
+    return opened
+
+
+def test_guessed_tokens_are_counted(guessing: Opened, folder: str) -> None:
+    arguments = ("run", folder, "hi", "--max-tokens", "45", "--speculative", "ngram")
+    data = call(*arguments, "--json").data
+    assert data["token_ids"] == [H] * 45
+    assert data["speculation"]["accepted"] > 10
+    guessing.engine = Guessing([H] * 50)
+    done = call(*arguments)
+    assert done.out == "h" * 45 + "\n"
+    stats = data["speculation"]
+    assert f"{stats['accepted']} of {stats['drafted']} guessed tokens accepted" in done.err
+    assert f"{stats['tokens_per_pass']:.2f} tokens per pass" in done.err
+
+
+def test_nothing_is_guessed_unless_asked_for(guessing: Opened, folder: str) -> None:
+    assert call("run", folder, "hi", "--json").data["speculation"] is None
+    assert {name for name, _ in guessing.engine.calls} == {"add", "prefill", "decode", "remove"}
+
+
+def test_a_chat_guesses_too(
+    guessing: Opened, chat_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guessing.engine.script = [H] * 30 + [STOP]
+    typed(monkeypatch, "")
+    done = call("run", chat_folder, "a", "--chat", "--speculative", "ngram", "--draft-max", "2")
+    assert done.out == "h" * 30 + "\n"
+    assert "guessed tokens accepted" in done.err
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "message"),
+    [
+        ({}, ["--draft-max", "2"], "--draft-max is for speculative decoding; add --speculative"),
+        (
+            {"sliding_window_size": 32, "attention_sink_size": 4},
+            ["--speculative", "ngram"],
+            "can't be taken back",
+        ),
+    ],
+)
+def test_what_can_not_be_guessed_is_refused_before_loading(
+    opened: Opened, tmp_path: Path, config: dict[str, int], arguments: list[str], message: str
+) -> None:
+    folder = str(make_artifact(tmp_path / "b", config=chat_config(**config)).folder)
+    done = call("run", folder, "hi", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert opened.options == {}
 
 
 # --chat

@@ -17,6 +17,7 @@ from edgec.diagnosis import hub, machine, packages, storage, toolchain
 from edgec.diagnosis.check import Check
 from edgec.diagnosis.requirements import LIBRARIES, PYTHON, REFERENCE, RUNTIME
 from edgec.errors import ToolchainError
+from edgec.standins import amx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,6 +197,7 @@ def test_a_target_that_does_not_run_here_is_a_warning(monkeypatch: pytest.Monkey
     check = machine.check_target("x86-64-amx")
     assert check.state == "warning"
     assert "lacks amx_int8, amx_tile" in check.found
+    assert ("verified with them emulated" in check.found) is not bool(amx.unavailable())
     monkeypatch.setattr(machine, "missing_features", lambda _target: [])
     assert machine.check_target("x86-64-amx").state == "ok"
 

@@ -110,7 +110,8 @@ def test_the_index_says_what_the_format_asks_for(tmp_path: Path) -> None:
     raw = (tmp_path / "m" / "params_shard_0.bin").read_bytes()
     assert shard["dataPath"] == "params_shard_0.bin"
     assert shard["format"] == "raw-shard"
-    assert shard["nbytes"] == len(raw) == total
+    # Each tensor but the last is followed by zeros up to a multiple of 64 bytes.
+    assert shard["nbytes"] == len(raw) == total + 136
     assert shard["md5sum"] == hashlib.md5(raw, usedforsecurity=False).hexdigest()
     assert shard["records"][1] == {
         "name": "embed.q_scale",
@@ -159,7 +160,7 @@ def test_zero_points_are_packed_in_pieces(tmp_path: Path, monkeypatch: pytest.Mo
 def test_tensors_are_cut_into_shards_by_the_rule() -> None:
     sizes = [10, 30, 60, 45, 40, 5, 100, 99, 98, 1, 50, 49, 51, 2, 50]
     specs = [TensorSpec(f"t{size}", (size,), "int8", "t") for size in sizes]
-    planned = shards.plan_shards(specs, 100)
+    planned = shards.plan_shards(specs, 100, alignment=1)
     assert [shard.file for shard in planned] == [f"params_shard_{n}.bin" for n in range(9)]
     assert [[nbytes(place.spec) for place in shard.placements] for shard in planned] == [
         [60],
@@ -178,3 +179,12 @@ def test_tensors_are_cut_into_shards_by_the_rule() -> None:
             assert place.offset == end
             end += nbytes(place.spec)
         assert shard.nbytes == end
+
+
+def test_tensors_of_a_shard_are_aligned() -> None:
+    sizes = [1, 64, 65, 63, 700, 128, 1, 1]
+    specs = [TensorSpec(f"t{index}", (size,), "int8", "t") for index, size in enumerate(sizes)]
+    planned = shards.plan_shards(specs, 512)
+    found = {p.spec.name: p.offset for shard in planned for p in shard.placements}
+    assert found == {"t0": 0, "t1": 64, "t2": 128, "t3": 256, "t4": 0, "t5": 320, "t6": 448, "t7": 0}
+    assert [shard.nbytes for shard in planned] == [700, 449, 1]

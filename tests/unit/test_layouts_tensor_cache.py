@@ -25,7 +25,7 @@ ARRAYS = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     specs = [TensorSpec(n, a.shape, a.dtype.name, n) for n, a in ARRAYS.items()]
-    writer = TensorCacheWriter(tmp_path, plan_shards(specs, 57), {"ParamSize": 3})
+    writer = TensorCacheWriter(tmp_path, plan_shards(specs, 57, alignment=2), {"ParamSize": 3})
     for shard in writer.shards:
         writer.write_shard(shard, (ARRAYS[p.spec.name] for p in shard.placements))
     writer.finish()

@@ -41,21 +41,26 @@ def arrays() -> dict[str, Array]:
     return made
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ours")
+@pytest.fixture(scope="module", params=[1, 64], ids=["dense", "aligned"])
+def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("ours"), request.param)
+
+
+def written(folder: Path, alignment: int) -> Path:
     made = arrays()
     specs = [TensorSpec(name, array.shape, array.dtype.name, name) for name, array in made.items()]
-    writer = TensorCacheWriter(folder, plan_shards(specs), {"ParamSize": len(specs)})
+    shards = plan_shards(specs, alignment=alignment)
+    writer = TensorCacheWriter(folder, shards, {"ParamSize": len(specs)})
     for shard in writer.shards:
         writer.write_shard(shard, (made[p.spec.name] for p in shard.placements))
     writer.finish()
     return folder
 
 
-def test_the_folder_is_that_of_tvms_dumper(ours: Path, tmp_path: Path) -> None:
+def test_without_alignment_the_folder_is_that_of_tvms_dumper(tmp_path: Path) -> None:
     tvmjs = pytest.importorskip("tvm.contrib.tvmjs")
-    theirs = tmp_path / "theirs"
+    (tmp_path / "ours").mkdir()
+    ours, theirs = written(tmp_path / "ours", 1), tmp_path / "theirs"
     made = arrays()
     tvmjs.dump_tensor_cache(
         made,

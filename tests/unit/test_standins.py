@@ -79,7 +79,7 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every processor fits, weights are there, and threads stay as they are."""
     monkeypatch.setattr(load, "check_processor", lambda *_args, **_more: None)
     monkeypatch.setattr(load, "set_threads", lambda: 1)
-    monkeypatch.setattr(load, "MappedWeights", lambda _folder: None)
+    monkeypatch.setattr(load, "MappedWeights", lambda _folder, *, resident: resident)
     monkeypatch.setattr(load, "_kernels_for", lambda _library: None)
     monkeypatch.setattr(load, "open_natively", lambda _library, _device: None)
 

@@ -53,6 +53,8 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     run = report.get("verification", {})
     if run.get("ran") is False:
         lines.append(("verified", f"no: {run.get('reason', 'no reason was given')}"))
+    if emulated := run.get("emulated"):
+        lines.append(("verified", f"with {', '.join(emulated)} emulated"))
     text = report.get("text", {})
     tokens = text.get("tokens")
     run_on = text.get("artifact_tokens") or tokens

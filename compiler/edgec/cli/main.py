@@ -73,19 +73,20 @@ def cli(context: click.Context, *, quiet: bool, verbose: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command that this process was started with, and end the process."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], own_process=True))
 
 
-def run(args: Sequence[str]) -> int:
+def run(args: Sequence[str], *, own_process: bool = False) -> int:
     """Run one command.
 
     Args:
         args: the words after the program's name.
+        own_process: whether this process ends with the command.
 
     Returns:
         The exit code. Everything has been printed.
     """
-    settings = Settings()
+    settings = Settings(own_process=own_process)
     try:
         code = cli.main(
             list(args), prog_name="edgec", standalone_mode=False, obj=settings, color=colour()

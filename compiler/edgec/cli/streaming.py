@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from edgec.runtime.generate import GenerationStats, Token
+    from edgec.runtime.speculative import SpeculationStats
 
 
 class Stopped:
@@ -95,6 +96,19 @@ def say_stats(stats: GenerationStats | None) -> None:
         parts.append(f"decode {stats.decode_rate:.1f} tok/s")
     parts.append(_count(stats.generated_tokens, "token") + ends[stats.finish_reason])
     say(click.style(" · ".join(parts), dim=True))
+    if stats.speculation is not None:
+        say(click.style(_drafts(stats.speculation), dim=True))
+
+
+def _drafts(stats: SpeculationStats) -> str:
+    parts = [
+        f"{stats.accepted} of {_count(stats.drafted, 'guessed token')} accepted",
+        f"{stats.tokens_per_pass:.2f} tokens per pass",
+    ]
+    if stats.repeats:
+        again = _count(stats.repeated_tokens, "token")
+        parts.append(f"{again} computed again for {_count(stats.repeats, 'close choice')}")
+    return " · ".join(parts)
 
 
 def _count(count: int, noun: str) -> str:

@@ -12,6 +12,7 @@ from edgec.emitters import toolchain
 from edgec.errors import EdgecError, ToolchainError
 from edgec.runtime.machine import cpu_model
 from edgec.runtime.threads import usable_cpus
+from edgec.standins import amx
 from edgec.target import HOST, load_target, missing_features, resolve_host
 
 if TYPE_CHECKING:
@@ -62,10 +63,13 @@ def check_target(name: str) -> Check:
     if missing is None:
         return Check(label, "warning", f"{own}builds here; unknown whether it runs here")
     if missing:
+        found = f"{own}builds here, but doesn't run here: the processor lacks {', '.join(missing)}"
+        if amx.emulated(missing):
+            found += "; it is verified with them emulated"
         return Check(
             label,
             "warning",
-            f"{own}builds here, but doesn't run here: the processor lacks {', '.join(missing)}",
+            found,
             "these CPU features, to run and verify it here",
             "run and verify it on the device, or build for --target host",
         )

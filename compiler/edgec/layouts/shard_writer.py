@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgec.files import pretty_json, write_atomic
 from edgec.layouts.cache_index import INDEX
 from edgec.layouts.specs import nbytes
 from edgec.positioned import PositionedFile, as_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from edgec.layouts.shards import Shard
+
+_BLOCK = 2 << 20
+"""Bytes of a huge page, on x86-64 and on Arm with pages of 4 KiB."""
 
 
 class TensorCacheWriter:
@@ -40,21 +45,19 @@ class TensorCacheWriter:
         Args:
             shard: one of ``shards``.
             pieces: C-contiguous little-endian arrays which, one after another, are the bytes of
-                its tensors. Each is used before the next is asked for.
+                its tensors; none is of two tensors. Each is used before the next is asked for.
 
         Raises:
             BuildError: the disk is full.
         """
         # The format wants MD5 as a checksum of a download; nothing relies on it for safety.
         digest = hashlib.md5(usedforsecurity=False)
-        offset = 0
         with PositionedFile.create(self._folder / shard.file, shard.nbytes) as file:
-            for piece in pieces:
-                raw = as_bytes(piece)
+            blocks = _Blocks(file)
+            for raw in _with_padding(shard, pieces):
                 digest.update(raw.data)
-                file.write(raw, offset)
-                offset += raw.nbytes
-        assert offset == shard.nbytes, (shard.file, offset)
+                blocks.write(raw)
+            blocks.finish()
         self._md5[shard.file] = digest.hexdigest()
 
     def finish(self) -> None:
@@ -81,3 +84,50 @@ class TensorCacheWriter:
                 for placement in shard.placements
             ],
         }
+
+
+class _Blocks:
+    """Writes a file from its beginning in large blocks that begin at multiples of their size.
+
+    The page cache keeps what is written in pieces as large as the writes: so a file that was just
+    written can be mapped with huge pages.
+    """
+
+    def __init__(self, file: PositionedFile) -> None:
+        self._file = file
+        self._block = np.empty(_BLOCK, np.uint8)
+        self._written = self._held = 0
+
+    def write(self, raw: npt.NDArray[np.uint8]) -> None:
+        """Append bytes."""
+        while raw.size:
+            part = raw[: _BLOCK - self._held]
+            self._block[self._held : self._held + part.size] = part
+            self._held += part.size
+            raw = raw[part.size :]
+            if self._held == _BLOCK:
+                self.finish()
+
+    def finish(self) -> None:
+        """Write what is held back."""
+        self._file.write(self._block[: self._held], self._written)
+        self._written += self._held
+        self._held = 0
+
+
+def _with_padding(
+    shard: Shard, pieces: Iterable[npt.NDArray[Any]]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The bytes of a file from its beginning to its end: pieces, and zeros between tensors."""
+    written = 0
+    remaining = iter(pieces)
+    for placement in shard.placements:
+        yield np.zeros(placement.offset - written, np.uint8)
+        written = placement.offset
+        end = written + nbytes(placement.spec)
+        while written < end:
+            raw = as_bytes(next(remaining))
+            yield raw
+            written += raw.nbytes
+        assert written == end, (shard.file, placement)
+    assert next(remaining, None) is None, shard.file

@@ -11,6 +11,7 @@ from edgec.errors import CheckpointError, VerificationError
 from edgec.layouts.cache_index import REMEDY, ShardRecord, TensorRecord, read_cache_index
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -63,11 +64,24 @@ class TensorCache:
         """A tensor's type, by numpy's name."""
         return self._record(name)[1].dtype
 
+    def files(self) -> list[tuple[Path, int]]:
+        """The shards and their sizes in bytes."""
+        return [(self._folder / shard.file, shard.nbytes) for shard in self._shards]
+
+    def use_memory(self, contents: Mapping[Path, npt.NDArray[np.uint8]]) -> None:
+        """Take the tensors from memory that holds the shards, in place of mapping these.
+
+        Args:
+            contents: of each file that :meth:`files` names; read-only or not.
+        """
+        self._maps = {path.name: content for path, content in contents.items()}
+
     def array(self, name: str) -> npt.NDArray[Any]:
         """A tensor as a view of its mapped file, without a copy.
 
-        The format has no padding: a view may begin at an address that is no multiple of its
-        element's size, which numpy allows and other libraries may not.
+        Tensors of folders that others made follow each other without padding: a view may begin
+        at an address that is no multiple of its element's size, which numpy allows and other
+        libraries may not.
 
         Raises:
             CheckpointError: there is no such tensor.

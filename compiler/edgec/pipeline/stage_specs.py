@@ -13,6 +13,7 @@ from edgec.layouts.parts import LIMIT
 from edgec.pipeline.stage import StageSpec
 from edgec.quantization.schemes import with_floats
 from edgec.runtime.threads import usable_cpus
+from edgec.standins import amx
 from edgec.target import missing_features
 
 if TYPE_CHECKING:
@@ -198,6 +199,8 @@ def verify_spec(
         local: what no digest knows.
         distributions: of the reference.
     """
+    missing = missing_features(target)
+    emulated = amx.emulated(missing)
     return StageSpec(
         "verify",
         module,
@@ -209,7 +212,8 @@ def verify_spec(
             "target.limits": target.limits,
             "target.cpu_features": list(target.cpu_features),
             "target.architecture": target.architecture,
-            "standin.missing_features": missing_features(target),
+            "standin.missing_features": [] if emulated else missing,
+            "standin.emulated_features": emulated,
         },
         local=dict(local),
         parents=("checkpoint", "quantize", "compile", "pack"),

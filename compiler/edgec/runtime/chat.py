@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgec.runtime.pictures import Pictures
     from edgec.runtime.reuse import ReusableEngine
     from edgec.runtime.sampling import SamplingOptions
+    from edgec.runtime.speculative import Speculation
     from edgec.runtime.tokenizer import Tokenizer
 
 
@@ -32,6 +33,7 @@ class Chat:
         options: how tokens are chosen.
         max_tokens: most tokens of an answer; None for as many as fit into the context, if it ends.
         pictures: in front of the first message.
+        speculation: to guess tokens and compute several at a time.
 
     Attributes:
         messages: both sides' messages so far.
@@ -45,6 +47,7 @@ class Chat:
         options: SamplingOptions,
         max_tokens: int | None = None,
         pictures: Pictures | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         self._engine = ReusedSequence(engine)
         self._tokenizer = tokenizer
@@ -52,6 +55,7 @@ class Chat:
         self._options = options
         self._max_tokens = max_tokens
         self._pictures = pictures
+        self._speculation = speculation
         self.messages: list[Message] = []
 
     def clear(self) -> None:
@@ -87,6 +91,7 @@ class Chat:
             max_tokens=self._max_tokens,
             stop_ids=self._conversation.stop_token_ids,
             stop_strings=self._conversation.stop_str,
+            speculation=self._speculation,
         )
         return self._remembered(messages, steps)
 

@@ -25,7 +25,7 @@ from edgec.runtime.embedded_images import (
 from edgec.runtime.forward import Capacity, ForwardPasses, Logits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 
@@ -115,6 +115,15 @@ class Engine(ForwardPasses):
     def function(self, name: str) -> Any:
         """A function of the library, for what this class has no method for."""
         return self._vm[name]
+
+    def watch(self, observer: Callable[..., None]) -> None:
+        """Have every call of the virtual machine told, from now on; it can't be undone.
+
+        Args:
+            observer: is called before and after each with the function, its name, whether it is
+                before, the result, and the arguments.
+        """
+        self._vm.set_instrument(observer)
 
     def _create_cache(self) -> Any:
         shape = self._tvm.runtime.ShapeTuple

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from edgec.errors import UsageError
 from edgec.models.window import SlidingWindow
 from edgec.runtime.sampling import Sampler, SamplingOptions
+from edgec.runtime.speculative import SpeculativeSequence
 from edgec.runtime.stops import StopStrings
 from edgec.runtime.tokenizer import Decoder, StreamDecoder
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgec.runtime.embedded_images import Token as PromptToken
     from edgec.runtime.forward import Capacity
+    from edgec.runtime.speculative import Speculation, SpeculationStats, VerifyingEngine
 
 FinishReason = Literal["stop", "length", "context"]
 
@@ -57,6 +59,7 @@ class GenerationStats:
             the caller spent between tokens doesn't count.
         finish_reason: ``"stop"`` at a stop token or string, ``"length"`` at the limit that was
             asked for, ``"context"`` when the context was full.
+        speculation: what became of drafted tokens; None if none were wanted.
     """
 
     prompt_tokens: int
@@ -65,6 +68,7 @@ class GenerationStats:
     prefill_rate: float
     decode_rate: float | None
     finish_reason: FinishReason
+    speculation: SpeculationStats | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def generate(
     stop_ids: Collection[int] = (),
     stop_strings: Sequence[str] = (),
     sequence: int = 0,
+    speculation: Speculation | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Token]:
     """Continue a prompt.
@@ -110,14 +115,16 @@ def generate(
         stop_ids: tokens that end the answer.
         stop_strings: texts that end the answer.
         sequence: the number that the sequence gets in the engine.
+        speculation: to guess tokens and compute several at a time, which gives the same text; the
+            engine then takes tokens back, as ``VerifyingEngine`` describes.
         clock: gives the time in seconds.
 
     Returns:
         One item for each token, and a last one with the statistics.
 
     Raises:
-        UsageError: the prompt is empty or longer than the context, or a limit or stop string
-            is impossible.
+        UsageError: the prompt is empty or longer than the context, a limit or stop string
+            is impossible, or there is speculation where a window slides.
     """
     if not prompt_ids:
         raise UsageError("the prompt is empty", remedy="give some text to continue")
@@ -129,6 +136,10 @@ def generate(
     if SlidingWindow.of(engine.metadata) is None:
         fitting = _fitting(engine, len(prompt_ids))
         limit = fitting if max_tokens is None else min(max_tokens, fitting)
+    if speculation is not None:
+        exact = options.temperature == 0
+        verifying = cast("VerifyingEngine", engine)
+        engine = SpeculativeSequence(verifying, speculation, exact=exact, limit=limit)
     run = _Run(engine, tokenizer, options, StopStrings(stop_strings), sequence, clock)
     return run.steps(
         prompt_ids, frozenset(stop_ids), limit, "length" if limit == max_tokens else "context"
@@ -161,6 +172,7 @@ class _Run:
         clock: Callable[[], float],
     ) -> None:
         self._engine = engine
+        self._speculative = engine if isinstance(engine, SpeculativeSequence) else None
         self._sampler = Sampler(options)
         self._decoder = StreamDecoder(tokenizer)
         self._stops = stops
@@ -191,7 +203,7 @@ class _Run:
                     break
                 before = self._clock()
                 logits = self._engine.decode(self._sequence, token)
-                token = self._sampler.sample(logits, self._counts)
+                token = self._choose(logits)
                 decoding += self._clock() - before
                 decoded += 1
             rest = self._stops.push(self._decoder.finish()) + self._stops.finish()
@@ -206,10 +218,19 @@ class _Run:
                     prefill_rate=_rate(len(prompt), prefilled - start),
                     decode_rate=_rate(decoded, decoding) if decoded else None,
                     finish_reason="stop" if ended else at_limit,
+                    speculation=None if self._speculative is None else self._speculative.stats,
                 ),
             )
         finally:
             self._engine.remove(self._sequence)
+
+    def _choose(self, logits: npt.NDArray[np.float32]) -> int:
+        speculative = self._speculative
+        if speculative is not None and speculative.doubts(
+            lambda: self._sampler.lead(logits, self._counts)
+        ):
+            logits = speculative.by_single_steps(self._sequence, logits)
+        return self._sampler.sample(logits, self._counts)
 
 
 def _rate(count: int, seconds: float) -> float:

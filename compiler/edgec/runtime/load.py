@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgec.errors import EdgecError, ToolchainError
 from edgec.ir.load import load_tvm
 from edgec.libraries.open import open_library
+from edgec.runtime.amx import permit_amx
 from edgec.runtime.devices import is_cpu, open_device
 from edgec.runtime.engine import Engine
 from edgec.runtime.threads import set_threads
@@ -48,9 +49,11 @@ def load_engine(
         UsageError: the library was compiled for less than ``capacity``.
     """
     check_processor(library, architecture, cpu_features, machine=platform.machine())
+    permit_amx(library, cpu_features)
     set_threads()
-    mapped = MappedWeights(weights)
     device = open_device(_kernels_for(library), str(library))
+    # A GPU gets a copy of each tensor, once.
+    mapped = MappedWeights(weights, resident=is_cpu(device))
     with opening(library):
         engine = Engine(open_natively(library, device), device, library, mapped, capacity)
         if not is_cpu(device):
@@ -111,7 +114,7 @@ def open_natively(library: Path, device: Any) -> Any:
     """
     load_tvm()
     import tvm  # noqa: PLC0415 - after load_tvm
-    from tvm.relax import VirtualMachine  # noqa: PLC0415
+    from tvm.runtime.vm import VirtualMachine  # noqa: PLC0415
 
     return VirtualMachine(tvm.runtime.load_module(str(library)), device)
 

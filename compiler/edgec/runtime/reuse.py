@@ -39,6 +39,9 @@ class ReusableEngine(Protocol):
     def decode(self, sequence: int, token: int) -> npt.NDArray[np.float32]:
         """Append one token; logits ``(vocab,)`` after it."""
 
+    def all_logits(self, sequence: int, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:
+        """Append tokens; logits ``(len(tokens), vocab)`` after every one."""
+
 
 class ReusedSequence:
     """Looks like an engine to ``generate``, and keeps what was computed from one call to the next.
@@ -91,6 +94,17 @@ class ReusedSequence:
     def decode(self, sequence: int, token: int) -> npt.NDArray[np.float32]:  # noqa: ARG002 - there is one sequence
         """Append one token; logits ``(vocab,)`` after it."""
         return self._append([token])
+
+    def all_logits(self, sequence: int, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:  # noqa: ARG002 - there is one sequence
+        """Append tokens; logits ``(len(tokens), vocab)`` after every one."""
+        known, self.tokens = self.tokens, []
+        logits = self._engine.all_logits(_SEQUENCE, tokens)
+        self.tokens = [*known, *tokens]
+        return logits
+
+    def pop(self, sequence: int, tokens: int) -> None:  # noqa: ARG002 - there is one sequence
+        """Take the last ``tokens`` positions back."""
+        self._take_back(tokens)
 
     @property
     def _has_slid(self) -> bool:

@@ -5,25 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgec.ir.load import load_tvm
+from edgec.layouts.shards import ALIGNMENT
 from edgec.layouts.tensor_cache import TensorCache
+from edgec.runtime.pages import map_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_ALIGNMENT = 64
-"""Bytes: what TVM's generated code assumes of every buffer."""
-
 
 class MappedWeights:
-    """Weights of a folder with ``tensor-cache.json``, mapped copy-on-write.
+    """Weights of a folder with ``tensor-cache.json``, in memory.
 
-    The shards are read from the page cache and shared between processes. A tensor that doesn't
-    begin at a multiple of 64 bytes (the format has no padding) is copied.
+    Tensors are used where their files lie in memory. Only one that doesn't begin at a multiple of
+    64 bytes there is copied, as in folders of other makers, which have no padding.
+
+    Args:
+        folder: of the weights.
+        resident: have all of them in memory at once, in huge pages if possible, because a
+            processor will read them again and again; see :mod:`edgec.runtime.pages`. Otherwise
+            each is read when it is first used.
     """
 
-    def __init__(self, folder: Path) -> None:
-        # Copy-on-write: TVM takes writable memory only, but nothing writes to weights.
-        self._cache = TensorCache(folder, mode="c")
+    def __init__(self, folder: Path, *, resident: bool = False) -> None:
+        self._cache = TensorCache(folder)
+        self._cache.use_memory(map_files(self._cache.files(), resident=resident))
         self._views: list[Any] = []
 
     def tensor(self, name: str) -> Any:
@@ -36,7 +41,7 @@ class MappedWeights:
         import tvm  # noqa: PLC0415 - after load_tvm
 
         view = self._cache.array(name)
-        if view.ctypes.data % _ALIGNMENT:
+        if view.ctypes.data % ALIGNMENT:
             return tvm.runtime.tensor(view, tvm.cpu())
         self._views.append(view)  # the memory must outlive the tensor
         return tvm.runtime.from_dlpack(view)

@@ -145,7 +145,10 @@ def _engine(
         context.progress.note(f"the library is not run: {reason}")
         return None, {"standin": built.standin, "ran": False, "reason": reason}
     context.progress.note("loading the library")
-    return built.open(longest), {"standin": built.standin, "ran": True}
+    facts: dict[str, Any] = {"standin": built.standin, "ran": True}
+    if emulated := context.inputs["standin.emulated_features"]:
+        facts["emulated"] = list(emulated)
+    return built.open(longest), facts
 
 
 def _references(

@@ -58,6 +58,8 @@ def run(context: StageContext) -> None:
         facts["reason"] = f"this CPU lacks {', '.join(missing)}"
         note(f"the library is not run: {facts['reason']}")
     else:
+        if emulated := context.inputs["standin.emulated_features"]:
+            facts["emulated"] = list(emulated)
         if library.emulated:
             note("checking each kernel alone")
             kernels = {"kernels": library.check_kernels([list(samples[0].values())])}

@@ -1,4 +1,4 @@
-"""The library runs on this machine itself."""
+"""The library runs on this machine itself, with AMX's instructions emulated where it lacks them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 from edgec.errors import UsageError
 from edgec.runtime.load import load_engine
+from edgec.standins import amx
+from edgec.target import cpu_features
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from edgec.runtime.engine import Engine
@@ -37,7 +40,15 @@ def open_engine(
     return load_engine(
         library,
         weights,
-        requirements.cpu_features,
+        _to_check(requirements.cpu_features),
         requirements.architecture,
         capacity=capacity,
     )
+
+
+def _to_check(needed: Sequence[str]) -> Sequence[str]:
+    """The features that the processor itself must have: not those that are emulated from now on."""
+    emulated = amx.emulated(set(needed) - cpu_features()) if needed else []
+    if emulated:
+        amx.install()
+    return [feature for feature in needed if feature not in emulated]

@@ -55,6 +55,27 @@ def lld() -> str:
     return _llvm("ld.lld", "LLD", _OLDEST_LLD, why, package="lld")
 
 
+def cc() -> str:
+    """The path of the C compiler of this machine: ``CC``, cc, gcc or clang.
+
+    Raises:
+        ToolchainError: there is none.
+    """
+    named = os.environ.get("CC")
+    if named:
+        return _named(named.split()[0], "CC", "gcc")
+    for name in ("cc", "gcc"):
+        if found := shutil.which(name):
+            return found
+    with contextlib.suppress(ToolchainError):
+        return clang()
+    raise ToolchainError(
+        "there is no C compiler, which compiles the helpers of stand-ins",
+        where="gcc",
+        remedy=_install("gcc"),
+    )
+
+
 def cxx() -> str:
     """The path of the C++ compiler of this machine: ``CXX``, g++ or clang++.
 

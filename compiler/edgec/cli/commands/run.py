@@ -11,7 +11,7 @@ import click
 from edgec.artifacts.conversation import COMPLETION
 from edgec.artifacts.locate import locate_artifact
 from edgec.cli.conversing import converse
-from edgec.cli.loading import artifact_argument, context_option, threads_option, title
+from edgec.cli.loading import artifact_argument, context_option, only_run, threads_option, title
 from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import print_json, say
 from edgec.cli.streaming import say_stats, stream
@@ -23,10 +23,12 @@ from edgec.runtime.pictures import open_pictures
 from edgec.runtime.prompt import USER, Message, chat_prompt, completion_prompt
 from edgec.runtime.sampling import SamplingOptions
 from edgec.runtime.session import conversation_of, open_session
+from edgec.runtime.speculative import DRAFT_MAX, Speculation, require_speculation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from edgec.artifacts.artifact import Artifact
     from edgec.artifacts.conversation import Conversation
     from edgec.runtime.embedded_images import Token as PromptToken
     from edgec.runtime.generate import Token
@@ -76,6 +78,20 @@ _COMPLETION_TOKENS = 256
 )
 @click.option("--seed", type=int, metavar="N", help="Equal seeds give equal texts.")
 @click.option(
+    "--speculative",
+    type=click.Choice(["off", "ngram"]),
+    default="off",
+    show_default=True,
+    help="ngram guesses tokens by what followed the same tokens before, and computes several at a"
+    " time: the same text, faster where it copies from the prompt or from itself.",
+)
+@click.option(
+    "--draft-max",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Most tokens to guess at a time.  [default: {DRAFT_MAX}]",
+)
+@click.option(
     "--input",
     "inputs",
     multiple=True,
@@ -104,6 +120,8 @@ def command(
     repetition_penalty: float | None,
     echo: bool | None,
     seed: int | None,
+    speculative: str,
+    draft_max: int | None,
     inputs: tuple[str, ...],
     output: Path | None,
     threads: int | None,
@@ -124,6 +142,7 @@ def command(
     if chat and as_json:
         raise UsageError("--chat has no JSON output", remedy="leave out --chat or --json")
     # What can go wrong without the model comes first: loading a large one takes time.
+    only_run()
     found = locate_artifact(artifact, out)
     if found.interface is not None:
         _refuse_text_options(
@@ -136,6 +155,7 @@ def command(
                 "--repetition-penalty": repetition_penalty,
                 "--echo": echo,
                 "--seed": seed,
+                "--speculative": None if speculative == "off" else speculative,
                 "--context": context,
             },
         )
@@ -155,6 +175,7 @@ def command(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
+    speculation = _speculation(found, speculative, draft_max)
     if chat or images:
         require_chat(conversation, str(found.folder))
     if not chat and prompt is None:
@@ -163,14 +184,22 @@ def command(
     pictures = _pictures(session, images)
     if chat:
         say(click.style(f"{title(found)}, context {session.context}", bold=True))
-        turns = Chat(session.engine, session.tokenizer, conversation, options, max_tokens, pictures)
+        turns = Chat(
+            session.engine,
+            session.tokenizer,
+            conversation,
+            options,
+            max_tokens,
+            pictures,
+            speculation,
+        )
         converse(turns, prompt)
         return
     assert prompt is not None
     continues = conversation.name == COMPLETION
     if max_tokens is None and continues:
         max_tokens = _COMPLETION_TOKENS
-    steps = _generate(session, conversation, prompt, options, max_tokens, pictures)
+    steps = _generate(session, conversation, prompt, options, max_tokens, pictures, speculation)
     if as_json:
         print_json("edgec.run/v1", _collected(session, prompt, options, steps))
         return
@@ -190,6 +219,18 @@ def _refuse_text_options(where: str, options: dict[str, object]) -> None:
         )
 
 
+def _speculation(found: Artifact, kind: str, draft_max: int | None) -> Speculation | None:
+    if kind == "off":
+        if draft_max is not None:
+            raise UsageError(
+                "--draft-max is for speculative decoding",
+                remedy="add --speculative ngram, or leave it out",
+            )
+        return None
+    require_speculation(found.chat_config, str(found.folder))
+    return Speculation(draft_max or DRAFT_MAX)
+
+
 def _generate(
     session: Session,
     conversation: Conversation,
@@ -197,6 +238,7 @@ def _generate(
     options: SamplingOptions,
     max_tokens: int | None,
     pictures: Pictures | None,
+    speculation: Speculation | None,
 ) -> Iterator[Token]:
     ids: Sequence[PromptToken]
     if conversation.name == COMPLETION:
@@ -214,6 +256,7 @@ def _generate(
         max_tokens=max_tokens,
         stop_ids=conversation.stop_token_ids,
         stop_strings=conversation.stop_str,
+        speculation=speculation,
     )
 
 
@@ -254,4 +297,5 @@ def _collected(
         "threads": session.threads,
         "context": session.context,
         "sampling": dict(vars(options)),
+        "speculation": None if stats.speculation is None else stats.speculation.to_json(),
     }

@@ -1,0 +1,236 @@
+"""Which engines take part, with which model files and settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import steps
+from checkpoint import write_checkpoint
+from environments import python
+
+from edgec.files import digest_json, pretty_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SIDES = Path(__file__).parent / "sides"
+# malloc asks the kernel for pages of 2 MiB.
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# Converters load whole models: with small pages that takes several times as long. Nothing is
+# fetched from the hub.
+_CONVERTERS = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+PREFILL_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Models:
+    """One model's files for every engine, made when they are asked for.
+
+    Attributes:
+        config: of the model.
+        folder: of all files of this model.
+        environments: of the peers.
+        target: what edgec compiles for.
+        scheme: how edgec quantizes.
+        context: tokens that every engine has room for.
+    """
+
+    config: Mapping[str, Any]
+    folder: Path
+    environments: Path
+    target: str
+    scheme: str
+    context: int
+
+    @cached_property
+    def config_file(self) -> Path:
+        """The config, which names edgec's synthetic checkpoint."""
+
+        def write(place: Path) -> None:
+            place.write_text(pretty_json(self.config))
+
+        return steps.make(self.folder / "config.json", "writing the config", write)
+
+    def checkpoint(self) -> Path:
+        """A model folder with float16 weights."""
+
+        def write(place: Path) -> None:
+            place.mkdir()
+            write_checkpoint(dict(self.config), self.config_file, place)
+
+        return steps.make(self.folder / "checkpoint", "writing the checkpoint", write)
+
+    def edgec(self) -> Path:
+        """edgec's artifact. The build itself knows what is done already."""
+        recipe = {
+            "schema": "edgec.recipe/v1",
+            "name": "cpu-benchmark",
+            "model": {"source": f"synthetic:{self.config_file}"},
+            "context": {"length": self.context, "prefill_chunk": PREFILL_CHUNK},
+            "quantization": {"scheme": self.scheme},
+            "targets": [self.target],
+        }
+        file = self.folder / "recipe.yaml"  # JSON is YAML
+        file.write_text(pretty_json(recipe))
+        command = [sys.executable, "-m", "edgec", "build", str(file), "--no-verify", "--json"]
+        out = self.folder / "edgec"
+        print(f"building edgec's artifact for {self.target} ...", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            [*steps.LOW_PRIORITY, *command, "--out", str(out)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise steps.StepError(steps.reason(done.stderr, done.returncode))
+        return Path(json.loads(done.stdout.splitlines()[-1])["artifact"])
+
+    def gguf(self, kind: str) -> Path:
+        """A GGUF file that llama.cpp's own quantizer made: Q4_0-pure, Q4_0 or Q4_K_M."""
+        program = str(python("llama.cpp", self.environments))
+        log = self.folder / "gguf.log"
+        checkpoint = self.checkpoint()
+
+        def write(place: Path) -> None:
+            command = [program, str(SIDES / "write_gguf.py"), str(checkpoint), str(place)]
+            steps.run(command, log)
+
+        def quantize(place: Path) -> None:
+            command = [program, str(SIDES / "quantize_gguf.py"), str(whole), str(place), kind]
+            steps.run(command, log)
+
+        whole = steps.make(self.folder / "F16.gguf", "writing a GGUF file", write)
+        return steps.make(self.folder / f"{kind}.gguf", f"quantizing to {kind}", quantize)
+
+    def onnx(self) -> Path:
+        """What the builder of ONNX Runtime GenAI makes; takes some 8 GB for a model of 1 B."""
+        program = str(python("onnxruntime-genai", self.environments))
+        checkpoint = self.checkpoint()
+
+        def build(place: Path) -> None:
+            command = [program, "-m", "onnxruntime_genai.models.builder", "-e", "cpu", "-p", "int4"]
+            command += ["-i", str(checkpoint), "-o", str(place)]
+            command += ["-c", str(place.with_name("onnx.cache")), "--extra_options"]
+            command += ["accuracy_level=4", "block_size=32", "hf_token=false"]
+            command += [f"shared_embeddings={str(self.tied).lower()}"]
+            steps.run(command, self.folder / "onnx.log", _CONVERTERS)
+
+        return steps.make(self.folder / "onnx", "building for ONNX Runtime GenAI", build)
+
+    def openvino(self, *, all_layers: bool) -> Path:
+        """What optimum-cli makes: symmetric int4 in groups of 64.
+
+        Args:
+            all_layers: embedding and head too; else they are int8.
+        """
+        program = python("openvino-genai", self.environments)
+        checkpoint = self.checkpoint()
+
+        def export(place: Path) -> None:
+            command = [str(program.with_name("optimum-cli")), "export", "openvino"]
+            command += ["--model", str(checkpoint), "--task", "text-generation-with-past"]
+            command += ["--weight-format", "int4", "--sym", "--group-size", "64", "--ratio", "1.0"]
+            command += ["--all-layers"] * all_layers
+            steps.run([*command, str(place)], self.folder / "openvino.log", _CONVERTERS)
+
+        name = "openvino-all" if all_layers else "openvino"
+        return steps.make(self.folder / name, f"exporting {name}", export)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the embedding is the head too."""
+        return bool(self.config.get("tie_word_embeddings"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An engine with its settings: a row of the tables.
+
+    Attributes:
+        name: of the row.
+        side: the script that serves it.
+        model: makes its model's file or folder.
+        environment: its Python environment; None for this program's own.
+        request: what opening it takes beside the model.
+        variables: of its process.
+    """
+
+    name: str
+    side: str
+    model: Callable[[Models], Path]
+    environment: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, environments: Path) -> list[str]:
+        """What starts its process.
+
+        Raises:
+            steps.StepError: its environment can't be made.
+        """
+        program = Path(sys.executable)
+        if self.environment is not None:
+            program = python(self.environment, environments)
+        return [str(program), str(SIDES / self.side)]
+
+
+def entries(*, avx512: bool = True) -> list[Entry]:
+    """All engines, edgec first.
+
+    Args:
+        avx512: else those only that can be built for x86-64-v3.
+    """
+    found = [Entry("edgec", "edgec_side.py", Models.edgec)]
+    environment = "llama.cpp" if avx512 else "llama.cpp-avx2"
+    for kind in ("Q4_0-pure", "Q4_0", "Q4_K_M"):
+        found += _both(
+            f"llama.cpp {kind}",
+            "llama_cpp_side.py",
+            lambda models, kind=kind: models.gguf(kind),
+            environment,
+            {"flash_attention": True, "mmap": True},
+        )
+    if avx512:
+        found += _both(
+            "ONNX Runtime GenAI", "onnxruntime_genai_side.py", Models.onnx, "onnxruntime-genai"
+        )
+        for name, all_layers in (("OpenVINO GenAI", False), ("OpenVINO GenAI, int4 head", True)):
+            found += _both(
+                name,
+                "openvino_genai_side.py",
+                lambda models, all_layers=all_layers: models.openvino(all_layers=all_layers),
+                "openvino-genai",
+            )
+    return found
+
+
+def _both(
+    name: str,
+    side: str,
+    model: Callable[[Models], Path],
+    environment: str,
+    request: Mapping[str, Any] | None = None,
+) -> list[Entry]:
+    """An engine as its users run it, and with huge pages."""
+    request = request or {}
+    # A mapped file has small pages.
+    huge = {**request, "mmap": False} if "mmap" in request else request
+    return [
+        Entry(name, side, model, environment, request),
+        Entry(f"{name}, huge pages", side, model, environment, huge, _HUGE_PAGES),
+    ]
+
+
+def model_digest(config: Mapping[str, Any]) -> str:
+    """Tells models apart whose files lie in one cache."""
+    return digest_json(dict(config))[:12]

@@ -1,0 +1,104 @@
+"""What could come next, by what came after the same tokens before.
+
+Prompt lookup: text that copies from its prompt or from itself, such as edited source code, is
+predicted by finding the latest tokens further up and reading on from there
+(https://arxiv.org/abs/2304.04487, where the text that is read on from is a retrieved document).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from edgec.runtime.embedded_images import Token
+
+LONGEST_MATCH = 16
+"""Matches are counted up to this many tokens."""
+
+# Lengths of the sequences of tokens that are looked up, the longest first. A match is followed on
+# from there, so longer ones are found without being looked up.
+_SIZES = (8, 4, 3, 2, 1)
+
+
+class NgramIndex:
+    """A text that grows, and a place further up in it that reads as its end does.
+
+    Each token costs a few look-ups, however long the text is, and about half a kilobyte.
+
+    Args:
+        tokens: the beginning of the text.
+
+    Attributes:
+        tokens: the text.
+        match: how many tokens before that place are those at the end of the text, at most
+            ``LONGEST_MATCH``; 0 if the last token never came before.
+    """
+
+    def __init__(self, tokens: Iterable[Token] = ()) -> None:
+        self.tokens: list[Token] = []
+        self.match = 0
+        self._place = 0
+        self._after: tuple[dict[tuple[Token, ...], int], ...] = tuple({} for _ in _SIZES)
+        self._last: list[tuple[Token, ...]] = []  # the latest tokens, by size
+        for token in tokens:
+            self._note(token)
+        self._look_up()
+
+    def append(self, token: Token) -> bool | None:
+        """Let the text grow.
+
+        Returns:
+            Whether the token had been predicted; None if nothing was.
+        """
+        right = self.tokens[self._place] == token if self.match else None
+        self._note(token)
+        if right:
+            self._place += 1
+            self.match = min(self.match + 1, LONGEST_MATCH)
+        else:
+            self._look_up()
+        return right
+
+    def draft(self, count: int) -> list[int]:
+        """The likely next tokens, at most ``count``. A text that ends there begins anew there."""
+        found: list[int] = []
+        period = len(self.tokens) - self._place
+        for ahead in range(count if self.match else 0):
+            token = self.tokens[self._place + ahead % period]
+            if not isinstance(token, int):
+                break  # the row of an image
+            found.append(token)
+        return found
+
+    def _note(self, token: Token) -> None:
+        # What ends right before this token is found from now on: there is something to read there.
+        end = len(self.tokens)
+        for after, last in zip(self._after, self._last, strict=False):
+            after[last] = end
+        self.tokens.append(token)
+        latest = (*(self._last[0] if self._last else ())[1 - _SIZES[0] :], token)
+        self._last = [latest[-size:] for size in _SIZES]
+
+    def _look_up(self) -> None:
+        """Find the latest place with the longest match of ``_SIZES``."""
+        self.match = 0
+        for after, last in zip(self._after, self._last, strict=False):
+            place = after.get(last)
+            if place is not None:
+                self._place = place
+                self.match = _common_suffix(self.tokens, place, len(last))
+                return
+
+
+def _common_suffix(tokens: Sequence[Token], place: int, known: int) -> int:
+    """How many tokens before ``place`` are those at the end; ``known`` of them are."""
+    end = len(tokens)
+    length = known
+    while (
+        length < min(LONGEST_MATCH, place)
+        and tokens[place - 1 - length] == tokens[end - 1 - length]
+    ):
+        length += 1
+    return length

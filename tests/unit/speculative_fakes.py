@@ -1,0 +1,111 @@
+"""A small language model whose passes over several tokens round differently than single steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgec.runtime.forward import Capacity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+VOCAB = 12
+END = VOCAB - 1
+
+
+class Letters:
+    """A tokenizer whose tokens are letters; the last one ends text and is silent."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(97 + token) for token in ids if token != END)
+
+    def is_byte(self, token: int) -> bool:
+        return False
+
+    def is_silent(self, token: int) -> bool:
+        return token == END
+
+
+class RoundingEngine:
+    """Its logits follow from the last two tokens; a pass leaves its rounding in the cache.
+
+    Args:
+        seed: of the model.
+        rounding: most that a logit differs once a pass has written to the sequence, from what
+            single steps give.
+        sharpness: how far logits lie apart. Where it is small against ``rounding``, another token
+            becomes the most likely one all the time.
+        copies: how much more likely it is that the token comes which followed the last one before.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        rounding: float = 0.0,
+        sharpness: float = 1.0,
+        copies: float = 0.0,
+        tokens: int = 400,
+    ) -> None:
+        random = np.random.default_rng(seed)
+        self._table = sharpness * random.standard_normal((VOCAB, VOCAB, VOCAB))
+        self._noise = rounding * random.uniform(-1, 1, (97, VOCAB))
+        self._copies = copies
+        self.metadata: dict[str, Any] = {"context_window_size": tokens}
+        self.capacity = Capacity(1, tokens, 16)
+        self.sequences: dict[int, list[tuple[int, bool]]] = {}
+        self.left: list[int] = []
+        self.calls: list[tuple[str, int]] = []
+        self.time = 0.0
+        self.fail_at: int | None = None
+
+    def add(self, sequence: int) -> None:
+        assert not self.sequences, "there is room for one"
+        self.sequences[sequence] = []
+
+    def remove(self, sequence: int) -> None:
+        self.left = [token for token, _ in self.sequences.pop(sequence)]
+
+    def pop(self, sequence: int, tokens: int) -> None:
+        assert 0 < tokens < len(self.sequences[sequence])
+        del self.sequences[sequence][-tokens:]
+
+    def prefill(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        return self._append("prefill", sequence, tokens)[-1]
+
+    def decode(self, sequence: int, token: int) -> npt.NDArray[np.float32]:
+        self.time += 1.0
+        return self._append("decode", sequence, [token])[-1]
+
+    def all_logits(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        assert 1 < len(tokens) <= self.capacity.prefill_chunk
+        self.time += 1.0 + 0.02 * len(tokens)
+        return np.stack(self._append("pass", sequence, tokens))
+
+    def _append(
+        self, name: str, sequence: int, tokens: Sequence[int]
+    ) -> list[npt.NDArray[np.float32]]:
+        self.calls.append((name, len(tokens)))
+        if len(self.calls) == self.fail_at:
+            raise KeyboardInterrupt
+        rows = []
+        held = self.sequences[sequence]
+        for token in tokens:
+            held.append((token, name == "pass"))
+            assert len(held) <= self.capacity.tokens
+            rows.append(self._logits(held))
+        return rows
+
+    def _logits(self, held: list[tuple[int, bool]]) -> npt.NDArray[np.float32]:
+        ids = [token for token, _ in held]
+        logits = self._table[ids[-2] if len(ids) > 1 else 0, ids[-1]].copy()
+        before = [i for i in range(len(ids) - 1) if ids[i] == ids[-1]]
+        if before:
+            logits[ids[before[-1] + 1]] += self._copies
+        rounded = [index for index, (_, passed) in enumerate(held) if passed]
+        if rounded:
+            logits += self._noise[(rounded[-1] * 31 + len(held)) % 97]
+        return logits.astype(np.float32)
