@@ -124,7 +124,7 @@ def test_the_x86_targets() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["x86-64-v4", "x86-64-amx"])
+@pytest.mark.parametrize("name", ["x86-64-v3-vnni", "x86-64-v4", "x86-64-amx"])
 def test_each_llvm_feature_is_also_required_of_the_cpu(name: str) -> None:
     target = load_target(name)
     spelled = {feature.replace("_", "") for feature in target.cpu_features}
@@ -254,7 +254,7 @@ def test_unknown_targets_get_the_list(name: str) -> None:
     assert "x86-64-v3" in message
 
 
-@pytest.mark.parametrize("best", ["x86-64-v3", "x86-64-v4", "x86-64-amx"])
+@pytest.mark.parametrize("best", ["x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-amx"])
 def test_host_is_the_target_that_uses_most(cpu: Path, best: str) -> None:
     cpu.write_text(f"processor\t: 0\nflags\t\t: extra {flags(best)} more\n\n")
     assert resolve_host() == best

@@ -166,6 +166,7 @@ def _targets(model: _Model, target: Target) -> Iterator[str]:
             other = load_profile(name)
         except EdgecError:
             continue  # of another profile that is broken nothing is to be said here
-        alike = (other.platform, other.layout) == (target.platform, target.layout)
-        if alike and other.activations == target.activations and model.fits(other.limits):
+        alike = (other.platform, other.activations) == (target.platform, target.activations)
+        stored = replace(model, layout=find_layout(other.layout))
+        if alike and stored.fits(other.limits):
             yield name

@@ -21,14 +21,17 @@ class ByteDots:
     """How a CPU adds up products of bytes.
 
     Attributes:
-        instruction: ``"vpdpbusd"``, ``"sdot"``, or ``"vpmaddubsw"``, which adds pairs to 16 bits.
+        instruction: ``"vpdpbusd"``, ``"sdot"``, ``"usdot"``, or ``"vpmaddubsw"``, which adds pairs to
+            16 bits.
         lanes: of 32 bits.
         registers: of such vectors.
+        blocks: whether there is an instruction for products of 2x8 by 8x2 matrices, too.
     """
 
     instruction: str
     lanes: int
     registers: int
+    blocks: bool = False
 
     @classmethod
     def of(cls, target: tvm.target.Target) -> ByteDots | None:
@@ -39,6 +42,8 @@ class ByteDots:
 
         arm = "aarch64" in str(target.attrs.get("mtriple", ""))
         if arm:
+            if has("i8mm"):
+                return cls("usdot", 4, 32, blocks=True)
             return cls("sdot", 4, 32) if has("dotprod") else None
         if has("avx512vnni", "avx512vl"):
             return cls("vpdpbusd", 16, 32)
@@ -51,24 +56,45 @@ class ByteDots:
         """Whether codes have to be signed."""
         return self.instruction == "sdot"
 
+    @property
+    def by_element(self) -> bool:
+        """Whether the instruction reads its activations from a lane of a register, not from memory.
+
+        Then there are shifts of bytes, too, which x86 lacks.
+        """
+        return self.instruction in ("sdot", "usdot")
+
     def add(self, sums: Any, codes: Any, activations: Any) -> Any:
         """Add the products of each lane's four bytes.
 
         Args:
             sums: int32 lanes.
             codes: int32 lanes of four bytes, unsigned unless :attr:`signed`.
-            activations: an int32 of four signed bytes.
+            activations: an int32 of four signed bytes, in every lane if :attr:`by_element`.
         """
         lanes = self.lanes
-        wide = T.broadcast(activations, lanes)
+        wide = activations if self.by_element else T.broadcast(activations, lanes)
         if self.instruction == "vpdpbusd":
             name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
-        elif self.instruction == "sdot":
-            name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+        elif self.by_element:
+            name = f"llvm.aarch64.neon.{self.instruction}.v4i32.v16i8"
         else:
             return sums + self.pairs_to_int32(self.pairs(codes, wide))
         return T.call_llvm_pure_intrin(
             f"int32x{lanes}", name, sums, _bytes(codes, lanes), _bytes(wide, lanes)
+        )
+
+    def add_block(self, sums: Any, codes: Any, activations: Any) -> Any:
+        """Add the products of two rows of eight bytes with two others; only if there are :attr:`blocks`.
+
+        Args:
+            sums: int32 of the rows of codes by the rows of activations.
+            codes: two int32 for each row, unsigned bytes.
+            activations: two int32 for each row, signed bytes.
+        """
+        name = "llvm.aarch64.neon.usmmla.v4i32.v16i8"
+        return T.call_llvm_pure_intrin(
+            "int32x4", name, sums, _bytes(codes, self.lanes), _bytes(activations, self.lanes)
         )
 
     def pairs(self, codes: Any, activations: Any) -> Any:

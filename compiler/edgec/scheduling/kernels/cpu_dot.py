@@ -9,7 +9,8 @@ integers, exactly, and one multiplication by both scales turns a sum into a floa
 with ``k`` over the columns of group ``j``. That is the idea of https://arxiv.org/abs/2206.01861 with
 groups as small as the weights'. A word of 32 bits holds neighbouring columns of one row of the weights and
 neighbouring words hold neighbouring rows (see ``layouts.dot4``), so that unpacking takes a mask and a
-shift, no shuffle, and results come out side by side.
+shift, no shuffle, and results come out side by side. Arm's products of small matrices want two rows of
+eight columns each instead: neighbouring words of a row, which take one shuffle.
 
 One row of activations (decode) is bound by memory; the weights are read once, in order. Many rows share
 what is unpacked: a register tile of some rows of activations and some vectors of weight rows walks along
@@ -27,8 +28,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels import HAND_WRITTEN
+from edgec.scheduling.kernels.dot_sums import sums_in_registers
 from edgec.scheduling.kernels.linear import Linear, LinearKernel
-from edgec.scheduling.kernels.quantize_rows import Quantized, block_sizes, preparation
+from edgec.scheduling.kernels.quantize_rows import WORD, Quantized, block_sizes, preparation
 from edgec.scheduling.kernels.vectors import Vectors, ramp, vector, without_regions
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def _register_tile(dots: ByteDots) -> tuple[int, int]:
     """Rows of activations and vectors of weight rows, for each of which there are two registers."""
     if dots.registers == 16:
         return 4, 1
-    return (8, 1) if dots.lanes == TILE else (4, 2)
+    return (8, 1) if dots.lanes == TILE else (8, 2)
 
 
 def one_row(p: TiledMatmul) -> Any:
@@ -157,13 +159,16 @@ class _Micro:
     def __init__(
         self, p: TiledMatmul, given: _Arguments, rows: int, *, split: bool = False
     ) -> None:
-        self._p, self._given, self._rows, self._room = p, given, rows, rows
+        self._p, self._given, self._rows = p, given, rows
         self._linear, self._dots, self._lanes = p.linear, p.dots, p.dots.lanes
+        self._shape = sums_in_registers(p.dots, given.x, rows)
         self._parts = 2 if split else 1
         self._floats = Vectors(rows * p.vectors, self._lanes)
         self._ints = T.sblock_alloc_buffer(
             (rows * p.vectors * self._parts, self._lanes), "int32", scope="local"
         )
+        if self._linear.n % TILE:
+            self._edge = T.sblock_alloc_buffer((self._lanes,), "float32", scope="local")
         self._pairs = self._dots.instruction == "vpmaddubsw" and self._linear.bits == 4
         if self._pairs:
             self._sums = T.sblock_alloc_buffer(
@@ -201,9 +206,13 @@ class _Micro:
         return T.Bind(place // per_tile), T.Bind(place % per_tile * self._lanes)
 
     def _each(self) -> list[tuple[int, int, int]]:
-        """Row, vector and number of every sum."""
-        vectors = self._p.vectors
-        return [(r, v, r * vectors + v) for r in range(self._rows) for v in range(vectors)]
+        """Row, or number of rows that share a register, vector and number of every sum."""
+        rows, vectors = self._rows // self._shape.height, self._p.vectors * self._shape.height
+        return [(r, v, r * vectors + v) for r in range(rows) for v in range(vectors)]
+
+    def _along(self, vectors: list[Any]) -> list[Any]:
+        """What belongs to the rows of the weights, for each vector of :meth:`_each`."""
+        return [item for values in vectors for item in self._shape.along(values)]
 
     def _load_ints(self, i: int) -> Any:
         return self._ints[i, ramp(0, 1, self._lanes)]
@@ -214,9 +223,11 @@ class _Micro:
     def _clear(self, group: Any) -> None:
         """Begin with what the zero points take off."""
         linear, lanes, parts = self._linear, self._lanes, self._parts
-        zeros = [self._zeros(v, group) for v in range(self._p.vectors)] if linear.zeros else []
+        zeros = []
+        if linear.zeros:
+            zeros = self._along([self._zeros(v, group) for v in range(self._p.vectors)])
         for r, v, i in self._each():
-            term = T.broadcast(self._given.x.term(self._block, group, r, self._room), lanes)
+            term = self._shape.terms(self._block, group, r)
             if linear.zeros:
                 term = term * zeros[v]
             self._store_ints(i * parts, term)
@@ -226,21 +237,30 @@ class _Micro:
     def _zeros(self, v: int, group: Any) -> Any:
         """The zero points of a vector's rows, less what was taken off the codes."""
         lanes, bits, (tile, first) = self._lanes, self._linear.bits, self._places[v]
-        assert self._given.zeros is not None, "asked for only where they are"
+        stored = self._given.zeros
+        assert stored is not None, "asked for only where they are"
 
         def every(value: int) -> Any:
             return T.broadcast(T.int32(value), lanes)
 
-        row = T.ramp(T.Cast("int32", first), 1, lanes)
-        # Two words take turns with 4 bits for each row, four words hold a byte of each row.
-        word, place = (
-            (row % every(2), row // every(2)) if bits == 4 else (row // every(4), row % every(4))
-        )
-        words = self._given.zeros[tile, group, word]
+        lane = T.ramp(T.int32(0), 1, lanes)
+        if bits == 4:
+            # Two words take turns with 4 bits for each row.
+            pair = stored[tile, group, ramp(0, 1, 2)]
+            words = T.Shuffle([pair] * (lanes // 2), [*range(lanes)])
+            place = (T.broadcast(T.Cast("int32", first), lanes) + lane) // every(2)
+        else:
+            # Four words hold a byte of each row.
+            count = lanes // 4
+            some = stored[tile, group, ramp(first // 4, 1, count)]
+            words = T.broadcast(some, lanes)
+            if count > 1:
+                words = T.Shuffle([some] * 4, [i // 4 for i in range(lanes)])
+            place = lane % every(4)
         shift = T.Cast(vector("uint32", lanes), place * every(bits))
         mask = T.broadcast(T.uint32((1 << bits) - 1), lanes)
-        stored = T.bitwise_and(T.shift_right(words, shift), mask)
-        value = T.reinterpret(vector("int32", lanes), stored)
+        points = T.bitwise_and(T.shift_right(words, shift), mask)
+        value = T.reinterpret(vector("int32", lanes), points)
         return value - every(128) if self._flipped else value
 
     @property
@@ -250,21 +270,26 @@ class _Micro:
 
     def _products(self, group: Any, part: Any) -> None:
         """Add the products of ``STEP`` columns."""
-        linear, x = self._linear, self._given.x
+        linear, vectors = self._linear, self._p.vectors
         words = STEP // linear.codes_per_word
         first = T.Bind((group * (linear.group // STEP) + part) * words)
-        column = T.Bind((group * (linear.group // STEP) + part) * (STEP // 4))
+        column = T.Bind((group * (linear.group // STEP) + part) * (STEP // WORD))
         if self._pairs:
             for _, _, i in self._each():
                 self._store_pairs(i, T.broadcast(T.int16(0), 2 * self._lanes))
-        for word in range(words):
-            codes = [self._codes(v, first + word) for v in range(self._p.vectors)]
-            for half in range(len(codes[0])):
-                place = column + word * len(codes[0]) + half
-                for r in range(self._rows):
-                    activations = T.Bind(x.word(self._block, place, r, self._room))
-                    for v in range(self._p.vectors):
-                        self._add(r * self._p.vectors + v, half, codes[v][half], activations)
+        x = self._shape.activations(self._block, column)
+        # A step takes as many columns as words of a row lie side by side: some take two words.
+        together = max(1, self._shape.height * WORD // linear.codes_per_word)
+        done = 0
+        for word in range(0, words, together):
+            steps = [self._operands(v, first + word, together) for v in range(vectors)]
+            for step in range(len(steps[0])):
+                operands = [item for v in range(vectors) for item in steps[v][step]]
+                for r in range(self._rows // self._shape.height):
+                    activations = x.step(done, r)
+                    for v, codes in enumerate(operands):
+                        self._add(r * len(operands) + v, done, codes, activations)
+                done += 1
         if self._pairs:
             for _, _, i in self._each():
                 self._store_ints(
@@ -273,20 +298,26 @@ class _Micro:
                     + self._dots.pairs_to_int32(self._load_pairs(i)),
                 )
 
-    def _add(self, i: int, half: int, codes: Any, activations: Any) -> None:
+    def _operands(self, v: int, word: Any, count: int) -> list[list[Any]]:
+        """What a vector of some words is in each step."""
+        return self._shape.operands(
+            [codes for i in range(count) for codes in self._codes(v, word + i)]
+        )
+
+    def _add(self, i: int, step: int, codes: Any, activations: Any) -> None:
         dots = self._dots
         if self._pairs:
             wide = T.broadcast(activations, self._lanes)
             self._store_pairs(i, self._load_pairs(i) + dots.pairs(codes, wide))
             return
-        at = i * self._parts + half % self._parts
+        at = i * self._parts + step % self._parts
         if dots.instruction == "vpmaddubsw":
             # Sums of pairs of larger codes than these don't fit into 16 bits.
             for mask in (0x7F7F7F7F, 0x80808080):
                 bits = T.bitwise_and(codes, T.broadcast(_int32(mask), self._lanes))
                 self._store_ints(at, dots.add(self._load_ints(at), bits, activations))
             return
-        self._store_ints(at, dots.add(self._load_ints(at), codes, activations))
+        self._store_ints(at, self._shape.add(self._load_ints(at), codes, activations))
 
     def _load_pairs(self, i: int) -> Any:
         return self._sums[i, ramp(0, 1, 2 * self._lanes)]
@@ -304,6 +335,11 @@ class _Micro:
             return [T.Bind(T.reinterpret(vector("int32", lanes), stored))]
         stored = T.Bind(stored)
         mask = T.broadcast(T.uint32(0x0F0F0F0F), lanes)
+        if self._dots.by_element:
+            bytewise = T.reinterpret(vector("uint8", WORD * lanes), stored)
+            high = T.shift_right(bytewise, T.broadcast(T.uint8(4), WORD * lanes))
+            low = T.reinterpret(vector("int32", lanes), T.bitwise_and(stored, mask))
+            return [T.Bind(low), T.Bind(T.reinterpret(vector("int32", lanes), high))]
         shifted = T.shift_right(stored, T.broadcast(T.uint32(4), lanes))
         return [
             T.Bind(T.reinterpret(vector("int32", lanes), T.bitwise_and(half, mask)))
@@ -317,31 +353,47 @@ class _Micro:
         for tile, first in self._places:
             stored = self._given.scales[tile, group, ramp(first, 1, lanes)]
             scales.append(T.Bind(T.Cast(kind, stored)))
+        scales = self._along(scales)
         for r, v, i in self._each():
             total = self._load_ints(i * self._parts)
             for part in range(1, self._parts):
                 total = total + self._load_ints(i * self._parts + part)
-            factor = scales[v] * T.broadcast(
-                self._given.x.scale(self._block, group, r, self._room), lanes
+            steps, number = self._shape.scales(self._block, group, r), T.Cast(kind, total)
+            # An operand in memory is multiplied at once. From a register it waits in none for the sum.
+            value = (
+                number * scales[v] * steps
+                if self._dots.by_element
+                else number * (scales[v] * steps)
             )
-            self._floats[i] = self._floats[i] + T.Cast(kind, total) * factor
+            self._floats[i] = self._floats[i] + value
 
     def _store(self, rest: Any) -> None:
+        height, vectors = self._shape.height, self._p.vectors
+        for first_row in range(0, self._rows, height):
+            for v, (tile, first) in enumerate(self._places):
+                i = first_row * vectors + v * height
+                found = self._shape.in_rows([self._floats[i + half] for half in range(height)])
+                for r, result in enumerate(found, first_row):
+                    row, column = self._block * self._p.rows + r, tile * TILE + first
+                    condition = T.If(rest > r) if rest is not None else nullcontext()
+                    with condition, _then(rest is not None):
+                        self._store_row(row, column, result)
+
+    def _store_row(self, row: Any, column: Any, values: Any) -> None:
+        """Store one vector of results, of which some may belong to no row of the weights."""
         linear, lanes, y = self._linear, self._lanes, self._given.y
-        for r, v, i in self._each():
-            row, (tile, first) = self._block * self._p.rows + r, self._places[v]
-            column = tile * TILE + first
-            with T.If(rest > r) if rest is not None else nullcontext(), _then(rest is not None):
-                values = T.Cast(vector(linear.y_dtype, lanes), self._floats[i])
-                if linear.n % TILE == 0:
-                    T.buffer_store(y, values, [row, ramp(column, 1, lanes)])
-                    continue
-                with T.If(column + lanes <= linear.n):
-                    with T.Then():
-                        T.buffer_store(y, values, [row, ramp(column, 1, lanes)])
-                    with T.Else(), T.serial(0, T.max(linear.n - column, 0)) as lane:
-                        value = T.Cast(linear.y_dtype, self._floats.lane(i, lane))
-                        T.buffer_store(y, value, [row, column + lane])
+        converted = T.Cast(vector(linear.y_dtype, lanes), values)
+        if linear.n % TILE == 0:
+            T.buffer_store(y, converted, [row, ramp(column, 1, lanes)])
+            return
+        with T.If(column + lanes <= linear.n):
+            with T.Then():
+                T.buffer_store(y, converted, [row, ramp(column, 1, lanes)])
+            with T.Else():
+                T.buffer_store(self._edge, values, [ramp(0, 1, lanes)])
+                with T.serial(0, T.max(linear.n - column, 0)) as lane:
+                    value = T.Cast(linear.y_dtype, self._edge[lane])
+                    T.buffer_store(y, value, [row, column + lane])
 
 
 def _int32(value: int) -> Any:

@@ -2,8 +2,8 @@
 
 Rows lie in blocks of as many as a kernel's register tile takes; the last block has room for few more than
 it needs, so that a few rows are not strewn over the cache. Within a block, words of four neighbouring
-columns lie side by side, one of each row, then those of the next four columns. Places that no row
-has are never read into a result.
+columns lie side by side, one of each row, then those of the next four columns; or two of each row, for
+instructions that read eight columns. Places that no row has are never read into a result.
 """
 
 from __future__ import annotations
@@ -66,7 +66,13 @@ def block_sizes(rows: int) -> list[int]:
 
 
 class Quantized:
-    """The quantized activations as a kernel's arguments: words, scales, and terms of the zero points."""
+    """The quantized activations as a kernel's arguments.
+
+    Attributes:
+        words: int32, four columns of a row.
+        scales: float32, what a step of a group is worth.
+        terms: int32, the negated sum of a group, times the zero point if it is the same for all weights.
+    """
 
     def __init__(self, words: Any, scales: Any, terms: Any) -> None:
         self.words, self.scales, self.terms = words, scales, terms
@@ -77,18 +83,6 @@ class Quantized:
         names = ("xq", "xs", "xz")
         shapes = outputs(linear, rows, m)
         return cls(*(T.arg(n, T.buffer(*s)) for n, s in zip(names, shapes, strict=True)))
-
-    def word(self, block: Any, place: Any, row: int, room: int) -> Any:
-        """Four columns of a row, in a block with room for some rows."""
-        return self.words[block, place * room + row]
-
-    def scale(self, block: Any, group: Any, row: int, room: int) -> Any:
-        """What a step of a group is worth, float32."""
-        return self.scales[block, group * room + row]
-
-    def term(self, block: Any, group: Any, row: int, room: int) -> Any:
-        """The negated sum of a group, times the zero point if it is the same for all weights; int32."""
-        return self.terms[block, group * room + row]
 
 
 def outputs(linear: Linear | QuantizedRows, rows: int, m: Any) -> list[tuple[tuple[Any, ...], str]]:
@@ -133,9 +127,7 @@ def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, single:
                 block = T.Bind(row // rows)
                 room = T.Bind(room_of(rows, m - block * rows))
                 with T.serial(0, linear.k // linear.group) as group:
-                    _Group(linear, max(dots.lanes, WORD), x, row, group).write(
-                        out, block, row % rows, room, factor
-                    )
+                    _Group(linear, dots, x, row, group).write(out, block, row % rows, room, factor)
         return builder.get()
 
 
@@ -151,8 +143,10 @@ def room_of(rows: int, rest: Any) -> Any:
 class _Group:
     """One group of columns of a row."""
 
-    def __init__(self, linear: Linear, lanes: int, x: Any, row: Any, group: Any) -> None:
+    def __init__(self, linear: Linear, dots: ByteDots, x: Any, row: Any, group: Any) -> None:
+        lanes = max(dots.lanes, WORD)
         self._lanes, self._group, self._size = lanes, group, linear.group
+        self._beside = 2 if dots.blocks else 1
         first = group * linear.group
         self._values = [
             T.Bind(as_float(x[row, ramp(first + i, 1, lanes)], lanes))
@@ -179,7 +173,9 @@ class _Group:
             T.buffer_store(words, packed, [ramp(i * count, 1, count)])
         first = self._group * (self._size // WORD)
         for i in range(self._size // WORD):
-            T.buffer_store(out.words, words[i], [block, (first + i) * room + slot])
+            beside = i % self._beside
+            at = (first + (i - beside)) * room + (slot * self._beside + beside)
+            T.buffer_store(out.words, words[i], [block, at])
         T.buffer_store(sums, total, [ramp(0, 1, lanes)])
         half = lanes // 2
         while half:
