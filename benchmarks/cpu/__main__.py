@@ -210,6 +210,9 @@ def opened(entry: Entry, result: Result, model: Path, models: Models) -> Racer:
     process = Process(entry.command(models.environments), entry.variables, log)
     racer = Racer(result, process)
     racer.open(model=str(model), context=CONTEXT, **entry.request)
+    variables = [f"{name}={value}" for name, value in entry.variables.items()]
+    words = [entry.form, result.settings, *variables]
+    result.settings = ", ".join(word for word in words if word)
     print(f"  {result.name}: {result.version}; {result.settings}", file=sys.stderr, flush=True)
     return racer
 
