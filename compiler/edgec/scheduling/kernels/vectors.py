@@ -42,16 +42,17 @@ def without_regions() -> None:
 
 
 class Vectors:
-    """Float32 accumulators, which the compiler keeps in registers.
+    """Accumulators, which the compiler keeps in registers.
 
     Each is a buffer of its own: from 1024 bytes on, or with another scope than the default one, TVM takes
     a buffer from the heap, and then every change of an accumulator is a store.
     """
 
-    def __init__(self, count: int, lanes: int) -> None:
+    def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
         self._count = count
         self._lanes = lanes
-        self._vectors = [_local(lanes) for _ in range(count)]
+        self._dtype = dtype
+        self._vectors = [_local(lanes, dtype) for _ in range(count)]
 
     def __getitem__(self, index: int) -> Any:
         return self._vectors[index][ramp(0, 1, self._lanes)]
@@ -59,18 +60,14 @@ class Vectors:
     def __setitem__(self, index: int, value: Any) -> None:
         T.buffer_store(self._vectors[index], value, [ramp(0, 1, self._lanes)])
 
-    def lane(self, index: Any, lane: Any) -> Any:
-        """One lane of an accumulator."""
-        return self._buffer[index, lane]
-
     def clear(self) -> None:
         """Set every accumulator to zero."""
         for index in range(self._count):
-            self[index] = broadcast(T.float32(0), self._lanes)
+            self[index] = broadcast(T.Cast(self._dtype, 0), self._lanes)
 
     def sums(self) -> list[Any]:
         """Each accumulator's sum over its lanes, halving the vector at every step."""
-        sums = [_local(self._lanes) for _ in range(self._count)]
+        sums = [_local(self._lanes, self._dtype) for _ in range(self._count)]
         for index in range(self._count):
             T.buffer_store(sums[index], self[index], [ramp(0, 1, self._lanes)])
         half = self._lanes // 2
@@ -82,8 +79,8 @@ class Vectors:
         return [row[0] for row in sums]
 
 
-def _local(lanes: int) -> Any:
-    return T.sblock_alloc_buffer((lanes,), "float32")
+def _local(lanes: int, dtype: str) -> Any:
+    return T.sblock_alloc_buffer((lanes,), dtype)
 
 
 class Row:
