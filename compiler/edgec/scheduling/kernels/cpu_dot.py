@@ -111,21 +111,22 @@ def many_rows(p: TiledMatmul) -> Any:
             given = _Arguments(p, m)
             with T.sblock("root"), T.parallel(0, p.steps) as step, T.sblock("tile"):
                 without_regions()
-                full = m // p.rows
-                with T.serial(0, full) as block:
-                    _Micro(p, given, p.rows).run(block, step)
-                _rest(p, given, m, full, step)
+                with T.serial(0, T.ceildiv(m, p.rows)) as block:
+                    _block(p, given, m, block, step)
         return builder.get()
 
 
-def _rest(p: TiledMatmul, given: _Arguments, m: Any, block: Any, step: Any) -> None:
-    """The last rows, fewer than a register tile has."""
+def _block(p: TiledMatmul, given: _Arguments, m: Any, block: Any, step: Any) -> None:
+    """As many rows as a register tile has; in the last block as few as there is room for."""
     rest = T.Bind(m - block * p.rows)
     lowest = 0
-    for size in block_sizes(p.rows):
+    *smaller, whole = block_sizes(p.rows)
+    for size in smaller:
         with T.If(T.And(rest > lowest, rest <= size)), T.Then():
             _Micro(p, given, size, split=size <= FEW).run(block, step, rest)
         lowest = size
+    with T.If(rest > lowest), T.Then():
+        _Micro(p, given, whole).run(block, step, rest)
 
 
 class _Arguments:
