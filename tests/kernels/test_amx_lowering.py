@@ -51,7 +51,7 @@ def _two_layers(rows: object) -> tvm.IRModule:
 
 def _lowered(rows: object) -> tvm.IRModule:
     target = tvm.target.Target(dict(load_target("x86-64-amx").tvm))
-    return LowerLinear(linear_kernels(512, target))(_two_layers(rows))
+    return LowerLinear(linear_kernels(512, target))(_two_layers(rows))  # type: ignore[operator]
 
 
 def _kernels(lowered: tvm.IRModule) -> list[str]:
