@@ -115,7 +115,7 @@ class _Problem:
         self.kernels["prepare"](tvm.runtime.tensor(x), tiles)
         y = tvm.runtime.tensor(np.full((len(x), self.p.n), np.nan, self.p.y_dtype))
         self.kernels["matmul"](tiles, *self._stored, y)
-        return y.numpy()
+        return np.asarray(y.numpy())
 
     def rounded_weights(self) -> np.ndarray:
         """As the kernel makes them."""
@@ -125,14 +125,14 @@ class _Problem:
             np.repeat(item.astype(np.float64), self.p.group, axis=1) for item in (scales, offsets)
         )
         exact = (self.codes * scales + offsets).astype(np.float32)
-        return (exact.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        return np.asarray(exact.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
     def weights(self) -> np.ndarray:
         scales, zeros = (
             np.repeat(item.astype(np.float64), self.p.group, axis=1)
             for item in (self.scales, self.zeros)
         )
-        return (self.codes - zeros) * scales
+        return np.asarray((self.codes - zeros) * scales)
 
 
 def _bf16(values: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,8 @@ CPU = frozenset({"avx2", "fma", "avx512f"})
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """An x86-64 machine without AMX, with a compiler."""
-    monkeypatch.setattr(amx.sys, "platform", "linux")
-    monkeypatch.setattr(amx.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(host, "cpu_features", lambda: CPU)
     monkeypatch.setattr(native, "cpu_features", lambda: CPU)
     monkeypatch.setattr(toolbox, "cc", lambda: "/usr/bin/cc")
@@ -52,10 +54,10 @@ def test_nothing_is_emulated_without_a_compiler(monkeypatch: pytest.MonkeyPatch)
 def test_nothing_is_emulated_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "cpu_features", lambda: frozenset({"avx2"}))
     assert amx.unavailable().endswith("this one lacks: fma")
-    monkeypatch.setattr(amx.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert "x86-64 processors under Linux only" in amx.unavailable()
-    monkeypatch.setattr(amx.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(amx.sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert "x86-64 processors under Linux only" in amx.unavailable()
 
 
