@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from verification_fakes import FakeEngine, FakeModel, ForgetsAtChunks, random_windows
 
+from edgec.cli.describe import quality_lines
 from edgec.errors import UsageError, VerificationError
 from edgec.progress import Silent
 from edgec.verification.run import WHOLE, Extent, Report, verify
@@ -293,3 +294,13 @@ def test_limits_apply_to_all_of_the_text() -> None:
     assert gates({**part, "quantizer": fine}, Quality(max_kl=0.1)) == []
     assert len(gates({**whole, "quantizer": fine}, Quality(max_kl=0.1))) == 1
     assert len(gates(part, Quality(max_kl=0.1))) == 1
+
+
+def test_what_rounding_loses_is_printed() -> None:
+    figures = {"kl": 1.5e-4, "max_logit_error": 0.25}
+    compiler = {"kl": 1.2e-4, "max_logit_error": 0.2, "tolerance": 0.751}
+    lines = dict(quality_lines({"activations": figures, "compiler": compiler}))
+    assert lines["compiler"] == "max |Δlogit| 2.0e-01 (limit 0.8)"
+    said = "nats of activations in 8 bits, in PyTorch 1.5e-04 and max |Δlogit| 2.5e-01"
+    assert lines["rounding"] == f"KL 1.2e-04 {said}"
+    assert dict(quality_lines({"activations": figures})) == {"rounding": f"KL 1.5e-04 {said}"}
