@@ -105,8 +105,8 @@ def asked(process: Worker) -> list[dict[str, Any]]:
 
 def test_it_is_an_engine_of_the_checks(process: Worker, weights: Path) -> None:
     engine: interfaces.Engine = DawnEngine(process, LIBRARY, weights)  # mypy checks the type
-    # A library without a cache is none for it, and it embeds no images.
-    plain = {"has_cache", "run", "embed_image"}
+    # A library without a cache is none for it, it embeds no images, and nobody watches it.
+    plain = {"has_cache", "run", "embed_image", "watch"}
     public = {name for name in vars(Engine) if not name.startswith("_")} - plain
     assert public <= set(dir(engine))
 
