@@ -149,12 +149,16 @@ def _products(loop: list[str]) -> int:
 
 
 def _inner_loops(assembly: str, function: str) -> list[list[str]]:
-    """Instructions between a label and a jump back to it, with no label in between."""
+    """Instructions between a label and a jump back to it, with no label in between.
+
+    The body of a function's parallel loop is a function of its own, behind it.
+    """
     start = assembly.index(f"\n{function}_compute_:")
+    end = re.compile(r"\n\w+_compute_:").search(assembly, start + 1)
     loops: list[list[str]] = []
     lines: list[str] = []
     labels: dict[str, int] = {}
-    for text in assembly[start : assembly.index(".cfi_endproc", start)].splitlines():
+    for text in assembly[start : end and end.start()].splitlines():
         line = " ".join(text.split("//")[0].split())
         if match := re.match(r"(\.LBB\w+):", line):
             labels = {match[1]: len(lines)}
