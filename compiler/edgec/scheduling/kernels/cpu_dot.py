@@ -253,9 +253,8 @@ class _Micro:
             # Four words hold a byte of each row.
             count = lanes // 4
             some = stored[tile, group, ramp(first // 4, 1, count)]
-            words = T.broadcast(some, lanes)
-            if count > 1:
-                words = T.Shuffle([some] * 4, [i // 4 for i in range(lanes)])
+            spread = [i // 4 for i in range(lanes)]
+            words = T.Shuffle([some] * 4, spread) if count > 1 else T.broadcast(some, lanes)
             place = lane % every(4)
         shift = T.Cast(vector("uint32", lanes), place * every(bits))
         mask = T.broadcast(T.uint32((1 << bits) - 1), lanes)
