@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -66,6 +67,8 @@ _NEEDED = 3
 
 def main() -> None:
     options = parse()
+    # Rounds take minutes: what there is is printed if a run is ended before.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = json.loads((MODELS.get(options.model) or Path(options.model)).read_bytes())
     if options.layers:
         config["num_hidden_layers"] = options.layers
@@ -83,14 +86,18 @@ def main() -> None:
         print("\n".join(failures([result for result, _ in prepared])))
         return
     limits = probes(options.cache)
+    rates: dict[str, list[float]] = {name: [] for name in limits}
     racers: list[Racer] = []
     try:
         with held(options.lock):
             for (result, model), entry in zip(prepared, chosen, strict=True):
                 if model is not None and fits(result, model):
                     racers.append(opened(entry, result, model, models))
-        print(machine())
-        rates = race(racers, limits, config["vocab_size"], options)
+                    racers[-1].compare(prompt(COMPARED, config["vocab_size"], [0, 0]))
+        print(machine(), flush=True)
+        race(racers, limits, rates, config["vocab_size"], options)
+    except KeyboardInterrupt:
+        print("interrupted: these are the rounds so far", file=sys.stderr)
     finally:
         for process in (*(racer.process for racer in racers), *limits.values()):
             process.close()
@@ -137,7 +144,13 @@ def choose(known: list[Entry], wanted: list[str] | None) -> list[Entry]:
         if not any(entry.name.startswith(start) for entry in known):
             sys.exit(f"no engine's name begins with {start!r}: " + ", ".join(e.name for e in known))
     ours, *others = known
-    return [ours, *(e for e in others if any(e.name.startswith(start) for start in wanted))]
+    names = {entry.name for entry in known}
+    return [ours, *(e for e in others if any(matches(e.name, text, names) for text in wanted))]
+
+
+def matches(name: str, text: str, names: set[str]) -> bool:
+    """Whether a row is asked for: by its whole name, or else by its beginning."""
+    return name == text if text in names else name.startswith(text)
 
 
 def prepare(entry: Entry, models: Models) -> tuple[Result, Path | None]:
@@ -197,26 +210,28 @@ def opened(entry: Entry, result: Result, model: Path, models: Models) -> Racer:
     process = Process(entry.command(models.environments), entry.variables, log)
     racer = Racer(result, process)
     racer.open(model=str(model), context=CONTEXT, **entry.request)
+    variables = [f"{name}={value}" for name, value in entry.variables.items()]
+    words = [entry.form, result.settings, *variables]
+    result.settings = ", ".join(word for word in words if word)
     print(f"  {result.name}: {result.version}; {result.settings}", file=sys.stderr, flush=True)
     return racer
 
 
 def race(
-    racers: list[Racer], limits: dict[str, Process], vocabulary: int, options: argparse.Namespace
-) -> dict[str, list[float]]:
-    """All turns of all engines; bytes per second of each round, by the kind of pages."""
-    rates: dict[str, list[float]] = {name: [] for name in limits}
+    racers: list[Racer],
+    limits: dict[str, Process],
+    rates: dict[str, list[float]],
+    vocabulary: int,
+    options: argparse.Namespace,
+) -> None:
+    """All turns of all engines. Each adds to ``rates`` the bytes per second, by the kind of pages."""
     long_prompt = prompt(LONG, vocabulary, [0, 1])
-    with held(options.lock):
-        for racer in racers:
-            racer.compare(prompt(COMPARED, vocabulary, [0, 0]))
     for number, phase in enumerate(PHASES):
-        if any(test.prompt == LONG for test in phase):
-            with held(options.lock):
-                for racer in racers:
-                    racer.prepare(long_prompt)
         for turn in range(options.rounds):
             with held(options.lock):
+                if turn == 0 and any(test.prompt == LONG for test in phase):
+                    for racer in racers:
+                        racer.prepare(long_prompt)
                 for index, test in enumerate(phase):
                     for name, process in limits.items():
                         rates[name].append(process.ask("rate")["result"])
@@ -230,7 +245,6 @@ def race(
                 file=sys.stderr,
                 flush=True,
             )
-    return rates
 
 
 def report(results: list[Result], rates: dict[str, list[float]]) -> list[list[str]]:

@@ -152,7 +152,7 @@ def limit_table(
         tests: those that decode count.
         limits: bytes per second that the machine reads, by the kind of pages, one a round.
     """
-    decoding = [test for test in tests if test.generated]
+    decoding = [t for t in tests if t.generated and any(result.rate(t) for result in results)]
     names = [name for name, rates in limits.items() if rates]
     header = ["", "weights MB a token"]
     for name in names:

@@ -95,9 +95,14 @@ class Models:
             raise steps.StepError(steps.reason(done.stderr, done.returncode))
         return Path(json.loads(done.stdout.splitlines()[-1])["artifact"])
 
-    def gguf(self, kind: str) -> Path:
-        """A GGUF file that llama.cpp's own quantizer made: Q4_0-pure, Q4_0 or Q4_K_M."""
-        program = str(python("llama.cpp", self.environments))
+    def gguf(self, kind: str, environment: str) -> Path:
+        """A GGUF file that llama.cpp's own quantizer made.
+
+        Args:
+            kind: ``"Q4_0-pure"``, ``"Q4_0"`` or ``"Q4_K_M"``.
+            environment: whose quantizer.
+        """
+        program = str(python(environment, self.environments))
         log = self.folder / "gguf.log"
         checkpoint = self.checkpoint()
 
@@ -160,6 +165,7 @@ class Entry:
         name: of the row.
         side: the script that serves it.
         model: makes its model's file or folder.
+        form: how that stores the weights, in words.
         environment: its Python environment; None for this program's own.
         request: what opening it takes beside the model.
         variables: of its process.
@@ -168,6 +174,7 @@ class Entry:
     name: str
     side: str
     model: Callable[[Models], Path]
+    form: str = ""
     environment: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -196,19 +203,25 @@ def entries(*, avx512: bool = True) -> list[Entry]:
         found += _both(
             f"llama.cpp {kind}",
             "llama_cpp_side.py",
-            lambda models, kind=kind: models.gguf(kind),
+            lambda models, kind=kind: models.gguf(kind, environment),
+            kind,
             environment,
             {"flash_attention": True, "mmap": True},
         )
     if avx512:
         found += _both(
-            "ONNX Runtime GenAI", "onnxruntime_genai_side.py", Models.onnx, "onnxruntime-genai"
+            "ONNX Runtime GenAI",
+            "onnxruntime_genai_side.py",
+            Models.onnx,
+            "int4 in blocks of 32, accuracy level 4",
+            "onnxruntime-genai",
         )
         for name, all_layers in (("OpenVINO GenAI", False), ("OpenVINO GenAI, int4 head", True)):
             found += _both(
                 name,
                 "openvino_genai_side.py",
                 lambda models, all_layers=all_layers: models.openvino(all_layers=all_layers),
+                f"symmetric int4 in groups of 64, head in {'int4' if all_layers else 'int8'}",
                 "openvino-genai",
             )
     return found
@@ -218,6 +231,7 @@ def _both(
     name: str,
     side: str,
     model: Callable[[Models], Path],
+    form: str,
     environment: str,
     request: Mapping[str, Any] | None = None,
 ) -> list[Entry]:
@@ -226,8 +240,8 @@ def _both(
     # A mapped file has small pages.
     huge = {**request, "mmap": False} if "mmap" in request else request
     return [
-        Entry(name, side, model, environment, request),
-        Entry(f"{name}, huge pages", side, model, environment, huge, _HUGE_PAGES),
+        Entry(name, side, model, form, environment, request),
+        Entry(f"{name}, huge pages", side, model, form, environment, huge, _HUGE_PAGES),
     ]
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 900.0
 """Seconds for one request: an engine that takes longer has failed."""
+_COURTESY = 1.0
 _FIRST_ID = 3
 
 
@@ -196,3 +197,5 @@ def held(lock: Path | None) -> Iterator[None]:
     with lock.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+    # Who waits for the lock has to wake before it is asked for again.
+    time.sleep(_COURTESY)

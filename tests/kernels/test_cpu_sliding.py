@@ -18,16 +18,13 @@ load_tvm()
 import tvm  # noqa: E402
 
 from edgec.models.rope import Rope  # noqa: E402
+from edgec.scheduling.kernels.attention_arguments import NOTHING  # noqa: E402
 from edgec.scheduling.kernels.cpu_attention import (  # noqa: E402
     ragged_prefill,
     sliding_decode,
     sliding_prefill,
 )
-from edgec.scheduling.kernels.cpu_attention_blocks import (  # noqa: E402
-    BLOCK,
-    NOTHING,
-    Attention,
-)
+from edgec.scheduling.kernels.cpu_attention_blocks import BLOCK, Attention  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -49,14 +49,18 @@ def test_a_cpu_library_computes_what_torch_does(place: Path, kind: str, scheme: 
     batches = {shapes[name][0] for shapes in found["calls"] for name in shapes}
     assert batches == {1, 3}
     (errors,) = found["outputs"].values()
-    assert errors["compiler"] <= 1e-4
+    # Stored in tiles, activations are rounded: torch with the same rounding is the measure.
+    rounding = errors.get("activations", 0.0)
+    assert (rounding > 0) == (scheme == "q4f32_1")
+    assert rounding < 0.05
+    assert errors["compiler"] <= 1e-4 + 3 * rounding
     if scheme == "q0f32":
         assert errors["quantizer"] == 0.0
         assert errors["total"] <= 1e-4
     else:
         # Four bits are lossy, and only where there are matrices to quantize.
         assert 1e-3 < errors["quantizer"] < 0.5
-        assert errors["total"] == pytest.approx(errors["quantizer"], abs=1e-3)
+        assert errors["total"] == pytest.approx(errors["quantizer"], abs=1e-3 + 3 * rounding)
 
 
 @pytest.mark.parametrize("target", ["android-adreno", "webgpu"])

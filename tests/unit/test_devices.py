@@ -82,7 +82,7 @@ def test_the_rate_of_copies_counts_what_is_read_and_written() -> None:
 
 
 def test_the_share_of_the_memory_that_decoding_takes() -> None:
-    traffic = Traffic(weights=600, kv_cache=400, copy_rate=10_000.0)
+    traffic = Traffic(weights=600, kv_cache=400, rate=10_000.0)
     assert traffic.share(5) == 0.5
     assert traffic.to_json(5)["decode_share_of_memory_copy"] == 0.5
 

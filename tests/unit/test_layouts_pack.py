@@ -186,5 +186,14 @@ def test_tensors_of_a_shard_are_aligned() -> None:
     specs = [TensorSpec(f"t{index}", (size,), "int8", "t") for index, size in enumerate(sizes)]
     planned = shards.plan_shards(specs, 512)
     found = {p.spec.name: p.offset for shard in planned for p in shard.placements}
-    assert found == {"t0": 0, "t1": 64, "t2": 128, "t3": 256, "t4": 0, "t5": 320, "t6": 448, "t7": 0}
+    assert found == {
+        "t0": 0,
+        "t1": 64,
+        "t2": 128,
+        "t3": 256,
+        "t4": 0,
+        "t5": 320,
+        "t6": 448,
+        "t7": 0,
+    }
     assert [shard.nbytes for shard in planned] == [700, 449, 1]

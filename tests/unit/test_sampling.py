@@ -200,3 +200,33 @@ def test_options_of_an_artifact() -> None:
     assert SamplingOptions.from_chat_config(config, top_p=None, seed=3, temperature=0.0) == (
         SamplingOptions(temperature=0.0, top_p=0.9, seed=3)
     )
+
+
+@pytest.mark.parametrize("vocabulary", [127, 128, 5000, 128 * 300 + 1])
+def test_large_vocabularies_are_drawn_from_by_their_distribution(vocabulary: int) -> None:
+    random = np.random.default_rng(vocabulary)
+    logits = (random.standard_normal(vocabulary) * 4).astype(np.float32)
+    logits[random.integers(0, vocabulary, vocabulary // 3)] = -np.inf
+    sums = np.cumsum(np.exp(logits.astype(np.float64) - logits.max()))
+    differing = 0
+    for seed in range(200):
+        drawn = np.random.Generator(np.random.PCG64(seed)).random() * sums[-1]
+        expected = int(np.searchsorted(sums, drawn, side="right"))
+        found = Sampler(SamplingOptions(seed=seed)).sample(logits, {})
+        assert np.isfinite(logits[found])
+        differing += found != expected
+    assert differing <= 1, "a draw may fall between two tokens by rounding"
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 50, 200])
+def test_the_most_likely_of_a_large_vocabulary(top_k: int) -> None:
+    random = np.random.default_rng(top_k)
+    # Few different values, so that there are ties.
+    logits = np.round(random.standard_normal(30_000), 2).astype(np.float32)
+    best = set(np.argsort(-logits, kind="stable")[:top_k].tolist())
+    found = {
+        Sampler(SamplingOptions(top_k=top_k, temperature=5.0, seed=seed)).sample(logits, {})
+        for seed in range(300)
+    }
+    assert found <= best
+    assert len(found) > top_k // 2

@@ -88,7 +88,7 @@ def test_the_number_is_told_to_tvm_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert os.environ["TVM_BIND_THREADS"] == "1"
     assert len(placed) == 1, "threads that were asked for run anywhere"
     monkeypatch.setenv("TVM_NUM_THREADS", "two")
-    with pytest.raises(UsageError, match="TVM_NUM_THREADS.*not a positive whole number"):
+    with pytest.raises(UsageError, match=r"TVM_NUM_THREADS.*not a positive whole number"):
         set_threads()
 
 

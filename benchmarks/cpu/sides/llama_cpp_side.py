@@ -43,8 +43,7 @@ class LlamaCpp:
     def facts(self) -> dict[str, Any]:
         return {
             "version": f"llama-cpp-python {llama.__version__}",
-            "settings": self._settings,
-            "features": llama.llama_print_system_info().decode(),
+            "settings": f"{self._settings}, {features(llama.llama_print_system_info().decode())}",
             "bytes": llama.llama_model_size(self._model),
         }
 
@@ -89,6 +88,12 @@ class LlamaCpp:
 
     def _chosen(self) -> int:
         return int(self._last().argmax())
+
+
+def features(text: str) -> str:
+    """What llama.cpp was compiled for, of ``"CPU : AVX2 = 1 | FMA = 1 | "``."""
+    pairs = [part.rpartition(":")[2].partition("=") for part in text.split("|")]
+    return "with " + " ".join(name.strip() for name, _, value in pairs if value.strip() == "1")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What every engine's process does: answer one request after another, each a line of JSON.
 
-Runs in the engines' own environments, with the standard library alone. An engine gives ``opened``,
-``prefill`` and ``decode``; see :class:`Engine`.
+Runs in the engines' own environments, with the standard library alone, on Linux. What an engine
+gives is in :class:`Engine`.
 """
 
 from __future__ import annotations

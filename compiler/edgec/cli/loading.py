@@ -27,7 +27,7 @@ def threads_option(command: Command) -> Command:
         "--threads",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Threads to compute with.  [default: one per processor]",
+        help="Threads to compute with.  [default: one per core]",
     )(command)
 
 

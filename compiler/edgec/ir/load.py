@@ -41,9 +41,9 @@ def load_tvm() -> None:
     try:
         if _spared[0]:
             os.environ[_RUNTIME_ONLY] = "1"
-            import tvm  # noqa: F401, PLC0415
-        else:
-            import tvm  # noqa: PLC0415
+        import tvm  # noqa: F401, PLC0415
+
+        if not _spared[0]:
             from tvm import relax  # noqa: F401, PLC0415
     finally:
         if _spared[0] and before is None:

@@ -115,10 +115,13 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
             prepared = self.builder_.emit(
                 relax.call_tir(self._preparing[preparation.name], [flat], out_ty=outputs)
             )
-            self._prepared[key] = [
-                self.builder_.emit(relax.TupleGetItem(prepared, index))
-                for index in range(len(outputs))
-            ]
+            # What has a single output isn't a tuple.
+            self._prepared[key] = [prepared]
+            if len(outputs) > 1:
+                self._prepared[key] = [
+                    self.builder_.emit(relax.TupleGetItem(prepared, index))
+                    for index in range(len(outputs))
+                ]
         return self._prepared[key]
 
     def _parameters(self, x: Any, weights: list[Any], out: Any, k: int) -> Linear:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import tvm
@@ -36,6 +37,7 @@ from edgec.passes.replace_cache_kernels_gpu import ReplaceCacheKernelsGPU
 from edgec.passes.reuse_inputs import ReuseInputs
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
+from edgec.passes.vector_sigmoid import vector_sigmoids
 from edgec.passes.web_images import WebImages
 from edgec.scheduling.kernels import (
     cpu_logits,
@@ -124,7 +126,7 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 LowerQuantizedTake(),
             ],
         ),
-        (FUSED, fusion()),
+        (FUSED, fusion(vector_sigmoids())),
         (
             "3-schedule",
             [dlight.ApplyDefaultSchedule(CPUElementwise(vector_bits))],
@@ -196,11 +198,15 @@ def _common(lowering: Lowering, target: tvm.target.Target) -> list[Any]:
     ]
 
 
-def fusion() -> list[Any]:
-    """Phase 2."""
+def fusion(legalize: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
+    """Phase 2.
+
+    Args:
+        legalize: operators that aren't turned into kernels as TVM does, by name.
+    """
     transform = relax.transform
     return [
-        transform.LegalizeOps(),
+        transform.LegalizeOps(dict(legalize)),
         # Before fusion, which would turn views into kernels that copy.
         transform.RewriteDataflowReshape(),
         transform.DeadCodeElimination(),

@@ -21,6 +21,7 @@ from edgec.passes.reuse_inputs import in_place
 from edgec.scheduling.kernels import (
     cpu_experts,
     cpu_logits,
+    dot_meaning,
     experts_meaning,
     segment_attention,
 )
@@ -39,6 +40,7 @@ from edgec.scheduling.kernels.gpu_linear import linear_kernel
 from edgec.scheduling.kernels.gpu_norm import NORM, Norm
 from edgec.scheduling.kernels.linear import LINEAR, Linear
 from edgec.scheduling.kernels.norm_meaning import norm_meaning
+from edgec.scheduling.kernels.quantize_rows import QUANTIZE, WORD, QuantizedRows
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
@@ -84,11 +86,8 @@ def reference_kernels(
         if name in twins:
             references[name] = twins[name]
             continue
-        layer = function.attrs.get(LINEAR)
-        if layer is not None:
-            single = isinstance(function.params[0].shape[0], tirx.IntImm)
-            references[name] = linear_kernel(Linear.from_json(str(layer)), single=single)[1]
-        elif (meaning := _expert_meaning(function)) is not None:
+        meaning = _linear_meaning(function) or _expert_meaning(function)
+        if meaning is not None:
             references[name] = meaning
         elif (norm := function.attrs.get(NORM)) is not None:
             references[name] = norm_meaning(Norm.from_json(str(norm)))
@@ -105,6 +104,27 @@ def reference_kernels(
             for name, function in sorted(references.items())
         }
     )
+
+
+def _linear_meaning(function: tirx.PrimFunc) -> Any:
+    """What a linear layer's kernel, or one that prepares its activations, computes; None for others."""
+    if (rows := function.attrs.get(QUANTIZE)) is not None:
+        what = QuantizedRows.from_json(str(rows))
+        return dot_meaning.quantize(what, single=_single(function.params[0]))
+    attribute = function.attrs.get(LINEAR)
+    if attribute is None:
+        return None
+    layer, single = Linear.from_json(str(attribute)), _single(function.params[-1])
+    if not layer.tiled:
+        return linear_kernel(layer, single=single).function
+    # Words of four columns, side by side for all rows of a block.
+    block = int(function.params[0].shape[1]) * WORD // layer.k
+    return dot_meaning.matmul(layer, block, single=single)
+
+
+def _single(rows: Any) -> bool:
+    """Whether an argument always has one row."""
+    return isinstance(rows.shape[0], tirx.IntImm)
 
 
 def _expert_meaning(function: tirx.PrimFunc) -> Any:

@@ -1,4 +1,4 @@
-"""Put our own attention kernels in the place of TVM's CPU kernels.
+"""Put our own kernels of a KV cache in the place of TVM's CPU kernels: attention, rotation, appending.
 
 The KV cache's constructor refers to its kernels by name, so a kernel with the same name and arguments
 takes over. Those for token trees stay TVM's.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import tvm
 
+from edgec.models.rope import Rope
 from edgec.scheduling.kernels.cpu_attention import (
     paged_decode,
     paged_prefill,
@@ -19,6 +20,7 @@ from edgec.scheduling.kernels.cpu_attention import (
     sliding_prefill,
 )
 from edgec.scheduling.kernels.cpu_attention_blocks import Attention
+from edgec.scheduling.kernels.cpu_cache import append, split_rotary
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
@@ -34,6 +36,8 @@ _ROTATING = {
     "batch_decode_paged_kv_cpu_sliding_window": sliding_decode,
     "batch_prefill_paged_kv_cpu_sliding_window": sliding_prefill,
 }
+_ROTATION = "fused_rope"
+_APPEND = "tir_kv_cache_transpose_append"
 
 
 @tvm.transform.module_pass(opt_level=0, name="ReplaceAttentionCPU")
@@ -56,6 +60,10 @@ class ReplaceAttentionCPU:
             self.kernels |= {name: make(rotating) for name, make in _ROTATING.items()}
         else:
             self.kernels["batch_prefill_ragged_kv"] = ragged_prefill(shape)
+        # Where the model rotates, the runtime's last argument says that nothing is rotated here.
+        rope = spec.rope if spec.rotates else Rope(spec.rope.theta, spec.rope.rotary_dim)
+        self.kernels[_ROTATION] = split_rotary(shape, rope, _ROTATION)
+        self.kernels[_APPEND] = append(shape, _APPEND)
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
         """Replace the kernels that the cache's constructor brought."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
 
 from edgec.runtime.ngram import LONGEST_MATCH
 
@@ -41,7 +40,6 @@ class DraftLength:
     def __init__(self) -> None:
         self._right = [0.0] * (LONGEST_MATCH + 1)
         self._seen = [0.0] * (LONGEST_MATCH + 1)
-        self._chances = self._estimates()
         self._timings: dict[int, deque[float]] = {}
         self._times: dict[int, float] = {}
         self._wasted = 0.0
@@ -56,14 +54,13 @@ class DraftLength:
         """
         self._right[match] = self._right[match] * _DECAY + right
         self._seen[match] = self._seen[match] * _DECAY + 1
-        self._chances = self._estimates()
         self._wasted *= _FORGIVING
 
     def timed(self, rows: int, seconds: float) -> None:
         """A pass over ``rows`` tokens took this long; 1 is a single step."""
         timings = self._timings.setdefault(rows, deque(maxlen=_TIMINGS))
         timings.append(seconds)
-        self._times[rows] = median(timings)
+        self._times[rows] = sorted(timings)[len(timings) // 2]
 
     def repeated(self, tokens: int, seconds: float) -> None:
         """Tokens came from a pass, or time went into computing such tokens again.
@@ -82,8 +79,12 @@ class DraftLength:
             match: length of the match, 0 if there is none.
             most: to draft at all.
         """
-        if self._chances[match] < _WORTH_A_PASS or 1 not in self._times:
+        if not match or 1 not in self._times:
             return 0
+        chances = self._chances(match)
+        if chances[match] < _WORTH_A_PASS:
+            return 0
+        chances = self._chances(LONGEST_MATCH)
         again = self._wasted / self._risked if self._risked else 0.0
         best, best_rate = 0, _GAIN / self._times[1]
         reach = 2 * max(self._times)
@@ -92,7 +93,7 @@ class DraftLength:
             if rows > reach or chance < _HOPELESS:
                 break
             for ahead in range(drafted, rows - 1):
-                chance *= self._chances[min(match + ahead, LONGEST_MATCH)]
+                chance *= chances[min(match + ahead, LONGEST_MATCH)]
                 expected += chance
             drafted = rows - 1
             rate = expected / (self._time(rows) + expected * again)
@@ -100,12 +101,14 @@ class DraftLength:
                 best, best_rate = drafted, rate
         return best
 
-    def _estimates(self) -> list[float]:
-        """By the length of the match, how likely the next token is right; never without one."""
+    def _chances(self, longest: int) -> list[float]:
+        """How likely the next token is right by the length of the match, up to ``longest``."""
         chances = [0.0]
         lower = _FIRST_GUESS
-        for right, seen in zip(self._right[1:], self._seen[1:], strict=True):
-            lower = (right + _PRIOR_WEIGHT * lower) / (seen + _PRIOR_WEIGHT)
+        for match in range(1, longest + 1):
+            lower = (self._right[match] + _PRIOR_WEIGHT * lower) / (
+                self._seen[match] + _PRIOR_WEIGHT
+            )
             chances.append(lower)
         return chances
 

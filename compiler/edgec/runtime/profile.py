@@ -128,7 +128,9 @@ class CallRecorder:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.perf_counter, settle: Callable[[], None] | None = None
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        settle: Callable[[], None] | None = None,
     ) -> None:
         self.names: list[str] = []
         self.nbytes: list[int] = []
@@ -235,9 +237,7 @@ class _Passes:
         self._engine.add(_SEQUENCE)
         self._engine.prefill(_SEQUENCE, self._prompt)
         times = [
-            self._time(
-                lambda: self._engine.decode(_SEQUENCE, self._prompt[-1]), recorder, passes
-            )
+            self._time(lambda: self._engine.decode(_SEQUENCE, self._prompt[-1]), recorder, passes)
             for _ in range(count)
         ]
         self._engine.remove(_SEQUENCE)
@@ -253,9 +253,7 @@ class _Passes:
         for _ in range(count):
             self._engine.add(_SEQUENCE)
             times.append(
-                self._time(
-                    lambda: self._engine.prefill(_SEQUENCE, self._prompt), recorder, passes
-                )
+                self._time(lambda: self._engine.prefill(_SEQUENCE, self._prompt), recorder, passes)
             )
             self._engine.remove(_SEQUENCE)
         return float(np.median(times))

@@ -105,7 +105,8 @@ def open_session(
 
     Args:
         artifact: an opened one.
-        threads: size of the runtime's thread pool; None for one per usable processor, or what
+        threads: size of the runtime's thread pool; None for one per core that the process
+            may use, or what
             ``TVM_NUM_THREADS`` says. The pool is started once: later sessions of a process
             have the size of the first.
         context: tokens that the KV cache has room for; None for the artifact's own length.

@@ -89,7 +89,8 @@ def open_model(artifact: Artifact | Path, *, threads: int | None = None) -> Tens
 
     Args:
         artifact: an opened one, or its folder.
-        threads: size of the runtime's thread pool; None for one per usable processor.
+        threads: size of the runtime's thread pool; None for one per core that
+            the process may use.
 
     Raises:
         UsageError: it is the artifact of a decoder.

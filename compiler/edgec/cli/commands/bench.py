@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.artifacts.locate import locate_artifact
-from edgec.cli.loading import artifact_argument, context_option, threads_option, title
+from edgec.cli.loading import artifact_argument, context_option, only_run, threads_option, title
 from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import format_bytes, format_seconds, print_json, say, stdout_table
-from edgec.runtime.bandwidth import Traffic, copy_rate
-from edgec.runtime.bench import Workload, measure
+from edgec.cli.profile_lines import show_profile
+from edgec.runtime.bandwidth import Traffic, copy_rate, read_rate
+from edgec.runtime.bench import Workload, measure, prompt_ids
 from edgec.runtime.devices import device_name, is_cpu
 from edgec.runtime.machine import cpu_model, peak_rss
+from edgec.runtime.profile import profile
 from edgec.runtime.session import open_session
 from edgec.runtime.threads import usable_cpus
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgec.runtime.bench import Measurement, Spread
+    from edgec.runtime.profile import PassProfile
     from edgec.runtime.session import Session
 
 _DEFAULT = Workload()
@@ -53,6 +56,9 @@ _DEFAULT = Workload()
     metavar="N",
     help="Rounds to measure, after one that isn't counted.",
 )
+@click.option(
+    "--profile", "profiled", is_flag=True, help="Show what each kernel takes, per token and prompt."
+)
 @threads_option
 @context_option
 @out_option
@@ -63,6 +69,7 @@ def command(
     prompt_tokens: int,
     generate_tokens: int,
     repeat: int,
+    profiled: bool,
     threads: int | None,
     context: int | None,
     out: Path,
@@ -73,17 +80,24 @@ def command(
     ARTIFACT is the folder of an artifact, or the name of a recipe that was built. The prompt is
     made of the same token ids on every machine, and the most likely token always comes next.
     Libraries for CUDA are measured on the GPU of this machine.
+
+    With --profile, tables follow of the calls of one decode step and of one prefill: their time, what
+    they read and write, and how near that is to the limit of the memory.
     """
     workload = Workload(prompt_tokens, generate_tokens, repeat)
+    only_run()
     session = open_session(locate_artifact(artifact, out), threads=threads, context=context)
     measured = measure(session.engine, session.vocab_size, workload)
+    peak = peak_rss()  # before the block of memory whose reading is timed
     traffic = _traffic(session, workload)
+    profiles = _profiles(session, workload) if profiled else []
     if as_json:
-        print_json("edgec.bench/v1", _json(session, measured, traffic))
+        print_json("edgec.bench/v1", _json(session, measured, traffic, profiles, peak))
         return
     threads_text = "1 thread" if session.threads == 1 else f"{session.threads} threads"
     where = f"{threads_text}, {cpu_model()}"
-    if traffic is not None:
+    on_gpu = not is_cpu(session.engine.device)
+    if on_gpu:
         where = f"{device_name(session.engine.device)}, {where}"
     say(f"{title(session.artifact)}, {where}")
     say(
@@ -101,29 +115,38 @@ def command(
             _row(f"{latency}P90", measured.latency(90), _milliseconds),
         ],
     )
-    if traffic is not None:
-        share = traffic.share(measured.decode_rate.median)
-        say(
-            f"a decode step reads {format_bytes(traffic.step)}: {100 * share:.1f} % of the"
-            f" {traffic.copy_rate / 1e9:.0f} GB/s at which this GPU copies memory"
-        )
+    share = f"{100 * traffic.share(measured.decode_rate.median):.1f} %"
+    done = "this GPU copies memory" if on_gpu else "this machine reads memory"
+    say(
+        f"a decode step reads {format_bytes(traffic.step)}: {share} of the"
+        f" {traffic.rate / 1e9:.0f} GB/s at which {done}"
+    )
     weights = format_bytes(session.artifact.manifest["memory"]["weights_bytes"])
     say(
-        f"loaded in {format_seconds(session.load_seconds)}, peak memory {format_bytes(peak_rss())}"
+        f"loaded in {format_seconds(session.load_seconds)}, peak memory {format_bytes(peak)}"
         f" (weights {weights}, KV cache {format_bytes(session.kv_cache_bytes)}"
         f" for {session.context} tokens)"
     )
+    for found in profiles:
+        show_profile(found, traffic.rate)
 
 
-def _traffic(session: Session, workload: Workload) -> Traffic | None:
-    """What decoding asks of a GPU's memory; None on a CPU."""
-    if is_cpu(session.engine.device):
-        return None
+def _traffic(session: Session, workload: Workload) -> Traffic:
+    """What decoding asks of the memory."""
     middle = workload.prompt_tokens + workload.generate_tokens // 2
-    return Traffic(
-        session.decode_weights_bytes,
-        session.kv_bytes_per_token * middle,
-        copy_rate(session.engine.device),
+    weights, kv_cache = session.decode_weights_bytes, session.kv_bytes_per_token * middle
+    device = session.engine.device
+    if is_cpu(device):
+        return Traffic(weights, kv_cache, read_rate(session.threads), "read")
+    return Traffic(weights, kv_cache, copy_rate(device), "copy")
+
+
+def _profiles(session: Session, workload: Workload) -> list[PassProfile]:
+    return profile(
+        session.engine,
+        prompt_ids(workload.prompt_tokens, session.vocab_size),
+        kv_bytes_per_token=session.kv_bytes_per_token,
+        steps=workload.generate_tokens,
     )
 
 
@@ -139,7 +162,13 @@ def _tokens_per_second(rate: float) -> str:
     return f"{rate:.1f} tok/s"
 
 
-def _json(session: Session, measured: Measurement, traffic: Traffic | None) -> dict[str, Any]:
+def _json(
+    session: Session,
+    measured: Measurement,
+    traffic: Traffic,
+    profiles: list[PassProfile],
+    peak: int,
+) -> dict[str, Any]:
     manifest = session.artifact.manifest
     return {
         "artifact": {
@@ -159,10 +188,11 @@ def _json(session: Session, measured: Measurement, traffic: Traffic | None) -> d
         "context": session.context,
         "load_s": float(f"{session.load_seconds:.6g}"),
         **measured.to_json(),
-        **({} if traffic is None else traffic.to_json(measured.decode_rate.median)),
+        **traffic.to_json(measured.decode_rate.median),
         "memory": {
-            "peak_rss_bytes": peak_rss(),
+            "peak_rss_bytes": peak,
             "weights_bytes": manifest["memory"]["weights_bytes"],
             "kv_cache_bytes": session.kv_cache_bytes,
         },
+        **({"profile": {p.name: p.to_json(traffic.rate) for p in profiles}} if profiles else {}),
     }

@@ -1,4 +1,4 @@
-"""What attention on CPUs does with one block of keys, for all query heads of a group."""
+"""What attention on CPUs has in common, of one token and of many: its parameters, pages and soft caps."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tvm.tirx.script import builder as T
 
 from edgec.models.kv_cache import PAGE_SIZE
-from edgec.scheduling.kernels.attention_arguments import LOG2_E, NOTHING, Heads
-from edgec.scheduling.kernels.vectors import (
-    Row,
-    Vectors,
-    as_float,
-    broadcast,
-    exp2,
-    ramp,
-    vector,
-)
+from edgec.scheduling.kernels.attention_arguments import LOG2_E, Heads
+from edgec.scheduling.kernels.vectors import as_float, broadcast, exp2, ramp
 
 if TYPE_CHECKING:
     from edgec.models.rope import Rope
 
 BLOCK = PAGE_SIZE
-"""Keys of a block: a page's."""
+"""Keys of a page."""
+_LINE = 64
+"""Bytes of a cache line."""
+ITEM_BYTES = {"float32": 4, "float16": 2}
+_NEAR = 2
+"""The locality of a prefetch: into the L2 cache."""
 
 
 @dataclass(frozen=True)
@@ -41,61 +38,93 @@ class Attention(Heads):
 
     @property
     def lanes(self) -> int:
-        """Lanes of the vectors: the most that divide a head evenly, or the halves it turns in."""
+        """Lanes along a head: the most that divide it evenly, or the halves it turns in."""
         lanes = self.vector_bits // 32
         while (self.head_dim if self.rope is None else self.head_dim // 2) % lanes:
             lanes //= 2
         return lanes
 
 
-class State:
-    """What a task keeps while the blocks pass.
-
-    ``query`` is what keys are multiplied by. Where the kernel rotates, ``source`` is the query as
-    it was projected, ``keys`` a block of rotated keys, and ``cosine`` and ``sine`` those of the
-    query's angles.
-    """
-
-    def __init__(self, a: Attention) -> None:
-        local = {"dtype": "float32", "scope": "local"}
-        self.limit: Any = None
-        self.query = T.sblock_alloc_buffer((a.group, a.head_dim), **local)
-        self.result = T.sblock_alloc_buffer((a.group, a.head_dim), **local)
-        self.top = T.sblock_alloc_buffer((a.group,), **local)
-        self.total = T.sblock_alloc_buffer((a.group,), **local)
-        self.products = Vectors(BLOCK, a.lanes)
-        self.product = Vectors(1, a.lanes)
-        self.scores = Row(BLOCK)
-        self.weights = Row(BLOCK)
-        if a.rope is not None:
-            half = (a.head_dim // 2,)
-            self.source = T.sblock_alloc_buffer((a.group, a.head_dim), **local)
-            self.keys = T.sblock_alloc_buffer((BLOCK, a.head_dim), **local)
-            self.cosine = T.sblock_alloc_buffer(half, **local)
-            self.sine = T.sblock_alloc_buffer(half, **local)
-
-
 class Keys(Protocol):
-    """Keys and values of one sequence and head, a block at a time."""
+    """Keys and values of one sequence and head, a page or as many rows at a time."""
+
+    def select(self, block: Any) -> None:
+        """Make ``block`` the one that is read."""
 
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A float32 vector of key (``which`` 0) or value (1) number ``key`` of the block."""
 
+    def prefetch(self, which: int, key: Any, block: Any = None) -> None:
+        """Ask for a key or value, of the selected block or of another one."""
 
-def begin(a: Attention, state: State, q: Any, into: Any, row: Any, head: Any, scale: Any) -> None:
-    """Nothing seen yet; the queries of ``head`` and those after it, scaled, go into a buffer.
 
-    Products with them are scores in base 2, or with a soft cap what :func:`_capped` takes.
+class Paged:
+    """Keys and values of one sequence and head in pages.
+
+    Args:
+        a: the attention.
+        arguments: of the kernel, those that describe pages.
+        sequence: whose pages they are.
+        kv_head: the head.
     """
-    base = LOG2_E if a.soft_cap is None else 2 * LOG2_E / a.soft_cap
-    factor = broadcast(scale * T.float32(base), a.lanes)
-    with T.serial(0, a.group) as g:
-        T.buffer_store(state.top, T.float32(NOTHING), [g])
-        T.buffer_store(state.total, T.float32(0), [g])
-        for lane in columns(a):
-            value = as_float(q[row, head + g, lane], a.lanes)
-            T.buffer_store(into, value * factor, [g, lane])
-            T.buffer_store(state.result, broadcast(T.float32(0), a.lanes), [g, lane])
+
+    def __init__(self, a: Attention, arguments: Any, sequence: Any, kv_head: Any) -> None:
+        self._a = a
+        self._pages = arguments.pages
+        self._values = arguments.values
+        self._first = T.Bind(arguments.indptr[sequence])
+        self._last = T.Bind(arguments.indptr[sequence + 1] - 1)
+        self._kv_head = kv_head
+        self._page: Any = None
+
+    def select(self, block: Any) -> None:
+        """Make ``block`` the one that is read."""
+        self._page = T.Bind(self._values[self._first + block])
+
+    def load(self, which: int, key: Any, lane: Any) -> Any:
+        """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""
+        values = self._pages[self._page, which, self._kv_head, key, lane]
+        return as_float(values, self._a.lanes)
+
+    def prefetch(self, which: int, key: Any, block: Any = None) -> None:
+        """Ask for a key or value; of the sequence's last page where ``block`` lies beyond it."""
+        page = self._page
+        if block is not None:
+            page = self._values[T.min(self._first + block, self._last)]
+        for start in range(0, self._a.head_dim, _LINE // ITEM_BYTES[self._a.dtype]):
+            place = T.address_of(self._pages[page, which, self._kv_head, key, start])
+            # To read, data.
+            T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, 0, _NEAR, 1))
+
+
+class Ragged:
+    """Keys and values of one sequence and head in the order of their tokens.
+
+    Args:
+        a: the attention.
+        arguments: of the kernel: ``k``, ``v`` and ``kv_indptr``.
+        sequence: whose keys they are.
+        kv_head: the head.
+    """
+
+    def __init__(self, a: Attention, arguments: Any, sequence: Any, kv_head: Any) -> None:
+        self._a = a
+        self._arrays = (arguments.k, arguments.v)
+        self._first = T.Bind(arguments.kv_indptr[sequence])
+        self._kv_head = kv_head
+        self._row: Any = None
+
+    def select(self, block: Any) -> None:
+        """Make ``block`` the one that is read."""
+        self._row = T.Bind(self._first + block * BLOCK)
+
+    def load(self, which: int, key: Any, lane: Any) -> Any:
+        """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""
+        values = self._arrays[which][self._row + key, self._kv_head, lane]
+        return as_float(values, self._a.lanes)
+
+    def prefetch(self, which: int, key: Any, block: Any = None) -> None:
+        """Nothing: rows of new tokens are in the cache."""
 
 
 def columns(a: Attention) -> list[Any]:
@@ -103,62 +132,7 @@ def columns(a: Attention) -> list[Any]:
     return [ramp(column, 1, a.lanes) for column in range(0, a.head_dim, a.lanes)]
 
 
-def whole_block(a: Attention, keys: Keys, state: State, g: Any) -> None:
-    """Add a block of 16 keys to what query head ``g`` of the group has seen."""
-    state.products.clear()
-    for lane in columns(a):
-        query = state.query[g, lane]
-        for key in range(BLOCK):
-            state.products[key] = state.products[key] + query * keys.load(0, key, lane)
-    for key, score in enumerate(state.products.sums()):
-        state.scores[key] = score
-    if a.soft_cap is not None:
-        state.scores.store(_capped(a.soft_cap, state.scores.load(), BLOCK))
-    correction = _softmax_step(state, g)
-    for lane in columns(a):
-        # Two chains of additions, since each waits for the one before.
-        even = state.result[g, lane] * broadcast(correction, a.lanes)
-        odd = broadcast(T.float32(0), a.lanes)
-        for key in range(0, BLOCK, 2):
-            first, second = state.weights[key], state.weights[key + 1]
-            even = even + broadcast(first, a.lanes) * keys.load(1, key, lane)
-            odd = odd + broadcast(second, a.lanes) * keys.load(1, key + 1, lane)
-        T.buffer_store(state.result, even + odd, [g, lane])
-
-
-def part_of_a_block(a: Attention, keys: Keys, state: State, g: Any, first: Any, end: Any) -> None:
-    """The same with the keys ``first`` to ``end`` (exclusive) of a block."""
-    state.scores.store(broadcast(T.float32(NOTHING), BLOCK))
-    with T.serial(first, end) as key:
-        state.product.clear()
-        for lane in columns(a):
-            state.product[0] = state.product[0] + state.query[g, lane] * keys.load(0, key, lane)
-        score = state.product.sums()[0]
-        state.scores[key] = score if a.soft_cap is None else _capped(a.soft_cap, score, 1)
-    correction = _softmax_step(state, g)
-    for lane in columns(a):
-        scaled = state.result[g, lane] * broadcast(correction, a.lanes)
-        T.buffer_store(state.result, scaled, [g, lane])
-        # What lies beside these keys may be anything, so it is not even multiplied by 0.
-        with T.serial(first, end) as key:
-            weight = broadcast(state.weights[key], a.lanes)
-            added = state.result[g, lane] + weight * keys.load(1, key, lane)
-            T.buffer_store(state.result, added, [g, lane])
-
-
-def finish(a: Attention, out: Any, lse: Any, row: Any, head: Any, state: State, g: Any) -> None:
-    """Write the result and log-sum-exp of query head ``g`` of the group, ``head`` of all."""
-    total = T.Bind(state.total[g])
-    seen = total > T.float32(0)
-    inverse = T.Bind(T.if_then_else(seen, T.float32(1) / total, T.float32(0)))
-    for lane in columns(a):
-        value = state.result[g, lane] * broadcast(inverse, a.lanes)
-        T.buffer_store(out, T.Cast(vector(a.dtype, a.lanes), value), [row, head, lane])
-    logarithm = T.if_then_else(seen, state.top[g] + T.log2(total), T.float32(NOTHING))
-    T.buffer_store(lse, logarithm, [row, head])
-
-
-def _capped(cap: float, x: Any, lanes: int) -> Any:
+def capped(cap: float, x: Any, lanes: int) -> Any:
     """``cap * tanh(x / (2 * log2(e)))`` in base 2, as ``1 - 2 / (1 + 2**x)``.
 
     From 64 on that is 1 in float32, and below -126 it is -1.
@@ -166,19 +140,3 @@ def _capped(cap: float, x: Any, lanes: int) -> Any:
     one, two = (broadcast(T.float32(value), lanes) for value in (1, 2))
     power = exp2(T.min(x, broadcast(T.float32(64), lanes)), lanes)
     return broadcast(T.float32(cap * LOG2_E), lanes) * (one - two / (one + power))
-
-
-def _softmax_step(state: State, g: Any) -> Any:
-    """Turn the block's scores into weights; gives the factor for all that came before."""
-    before = T.Bind(state.top[g])
-    top = T.Bind(T.max(before, state.scores.reduce(T.max)))
-    state.weights.store(exp2(state.scores.load() - broadcast(top, BLOCK), BLOCK))
-    correction = exp2(before - top, 1)
-    total = state.total[g] * correction + state.weights.reduce(_add)
-    T.buffer_store(state.total, total, [g])
-    T.buffer_store(state.top, top, [g])
-    return correction
-
-
-def _add(left: Any, right: Any) -> Any:
-    return left + right

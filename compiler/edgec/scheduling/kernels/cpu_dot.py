@@ -31,7 +31,7 @@ from edgec.scheduling.kernels import HAND_WRITTEN
 from edgec.scheduling.kernels.dot_sums import sums_in_registers
 from edgec.scheduling.kernels.linear import Linear, LinearKernel
 from edgec.scheduling.kernels.quantize_rows import WORD, Quantized, block_sizes, preparation
-from edgec.scheduling.kernels.vectors import Vectors, ramp, vector, without_regions
+from edgec.scheduling.kernels.vectors import Row, Vectors, ramp, vector, without_regions
 
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.byte_dots import ByteDots
@@ -164,16 +164,12 @@ class _Micro:
         self._shape = sums_in_registers(p.dots, given.x, rows)
         self._parts = 2 if split else 1
         self._floats = Vectors(rows * p.vectors, self._lanes)
-        self._ints = T.sblock_alloc_buffer(
-            (rows * p.vectors * self._parts, self._lanes), "int32", scope="local"
-        )
+        self._ints = Vectors(rows * p.vectors * self._parts, self._lanes, "int32")
         if self._linear.n % TILE:
-            self._edge = T.sblock_alloc_buffer((self._lanes,), "float32", scope="local")
+            self._edge = Row(self._lanes)
         self._pairs = self._dots.instruction == "vpmaddubsw" and self._linear.bits == 4
         if self._pairs:
-            self._sums = T.sblock_alloc_buffer(
-                (rows * p.vectors, 2 * self._lanes), "int16", scope="local"
-            )
+            self._sums = Vectors(rows * p.vectors, 2 * self._lanes, "int16")
 
     def run(self, block: Any, step: Any, rest: Any = None) -> None:
         """Sum up and store the results.
@@ -214,12 +210,6 @@ class _Micro:
         """What belongs to the rows of the weights, for each vector of :meth:`_each`."""
         return [item for values in vectors for item in self._shape.along(values)]
 
-    def _load_ints(self, i: int) -> Any:
-        return self._ints[i, ramp(0, 1, self._lanes)]
-
-    def _store_ints(self, i: int, value: Any) -> None:
-        T.buffer_store(self._ints, value, [i, ramp(0, 1, self._lanes)])
-
     def _clear(self, group: Any) -> None:
         """Begin with what the zero points take off."""
         linear, lanes, parts = self._linear, self._lanes, self._parts
@@ -230,9 +220,9 @@ class _Micro:
             term = self._shape.terms(self._block, group, r)
             if linear.zeros:
                 term = term * zeros[v]
-            self._store_ints(i * parts, term)
+            self._ints[i * parts] = term
             for part in range(1, parts):
-                self._store_ints(i * parts + part, T.broadcast(T.int32(0), lanes))
+                self._ints[i * parts + part] = T.broadcast(T.int32(0), lanes)
 
     def _zeros(self, v: int, group: Any) -> Any:
         """The zero points of a vector's rows, less what was taken off the codes."""
@@ -253,8 +243,10 @@ class _Micro:
             # Four words hold a byte of each row.
             count = lanes // 4
             some = stored[tile, group, ramp(first // 4, 1, count)]
-            spread = [i // 4 for i in range(lanes)]
-            words = T.Shuffle([some] * 4, spread) if count > 1 else T.broadcast(some, lanes)
+            if count > 1:
+                words = T.Shuffle([some] * 4, [i // 4 for i in range(lanes)])
+            else:
+                words = T.broadcast(some, lanes)
             place = lane % every(4)
         shift = T.Cast(vector("uint32", lanes), place * every(bits))
         mask = T.broadcast(T.uint32((1 << bits) - 1), lanes)
@@ -274,8 +266,7 @@ class _Micro:
         first = T.Bind((group * (linear.group // STEP) + part) * words)
         column = T.Bind((group * (linear.group // STEP) + part) * (STEP // WORD))
         if self._pairs:
-            for _, _, i in self._each():
-                self._store_pairs(i, T.broadcast(T.int16(0), 2 * self._lanes))
+            self._sums.clear()
         x = self._shape.activations(self._block, column)
         # A step takes as many columns as words of a row lie side by side: some take two words.
         together = max(1, self._shape.height * WORD // linear.codes_per_word)
@@ -291,11 +282,8 @@ class _Micro:
                 done += 1
         if self._pairs:
             for _, _, i in self._each():
-                self._store_ints(
-                    i * self._parts,
-                    self._load_ints(i * self._parts)
-                    + self._dots.pairs_to_int32(self._load_pairs(i)),
-                )
+                at = i * self._parts
+                self._ints[at] = self._ints[at] + self._dots.pairs_to_int32(self._sums[i])
 
     def _operands(self, v: int, word: Any, count: int) -> list[list[Any]]:
         """What a vector of some words is in each step."""
@@ -307,22 +295,16 @@ class _Micro:
         dots = self._dots
         if self._pairs:
             wide = T.broadcast(activations, self._lanes)
-            self._store_pairs(i, self._load_pairs(i) + dots.pairs(codes, wide))
+            self._sums[i] = self._sums[i] + dots.pairs(codes, wide)
             return
         at = i * self._parts + step % self._parts
         if dots.instruction == "vpmaddubsw":
             # Sums of pairs of larger codes than these don't fit into 16 bits.
             for mask in (0x7F7F7F7F, 0x80808080):
                 bits = T.bitwise_and(codes, T.broadcast(_int32(mask), self._lanes))
-                self._store_ints(at, dots.add(self._load_ints(at), bits, activations))
+                self._ints[at] = dots.add(self._ints[at], bits, activations)
             return
-        self._store_ints(at, self._shape.add(self._load_ints(at), codes, activations))
-
-    def _load_pairs(self, i: int) -> Any:
-        return self._sums[i, ramp(0, 1, 2 * self._lanes)]
-
-    def _store_pairs(self, i: int, value: Any) -> None:
-        T.buffer_store(self._sums, value, [i, ramp(0, 1, 2 * self._lanes)])
+        self._ints[at] = self._shape.add(self._ints[at], codes, activations)
 
     def _codes(self, v: int, word: Any) -> list[Any]:
         """The codes of a vector of words as bytes, four columns at a time."""
@@ -354,9 +336,9 @@ class _Micro:
             scales.append(T.Bind(T.Cast(kind, stored)))
         scales = self._along(scales)
         for r, v, i in self._each():
-            total = self._load_ints(i * self._parts)
+            total = self._ints[i * self._parts]
             for part in range(1, self._parts):
-                total = total + self._load_ints(i * self._parts + part)
+                total = total + self._ints[i * self._parts + part]
             steps, number = self._shape.scales(self._block, group, r), T.Cast(kind, total)
             # An operand in memory is multiplied at once. From a register it waits in none for the sum.
             value = (
@@ -389,7 +371,7 @@ class _Micro:
             with T.Then():
                 T.buffer_store(y, converted, [row, ramp(column, 1, lanes)])
             with T.Else():
-                T.buffer_store(self._edge, values, [ramp(0, 1, lanes)])
+                self._edge.store(values)
                 with T.serial(0, T.max(linear.n - column, 0)) as lane:
                     value = T.Cast(linear.y_dtype, self._edge[lane])
                     T.buffer_store(y, value, [row, column + lane])

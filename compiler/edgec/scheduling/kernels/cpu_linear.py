@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgec.scheduling.kernels import cpu_dot, cpu_matmul
+from tvm.target.codegen import target_has_features
+
+from edgec.scheduling.kernels import cpu_amx, cpu_dot, cpu_matmul
 from edgec.scheduling.kernels.byte_dots import ByteDots
 
 if TYPE_CHECKING:
@@ -21,11 +23,14 @@ def linear_kernels(vector_bits: int, target: tvm.target.Target) -> LinearKernels
         target: TVM's; says what instructions there are.
     """
     dots = ByteDots.of(target)
+    tiles = target_has_features(["amx-bf16"], target)
     row_by_row = cpu_matmul.linear_kernels(vector_bits)
 
     def make(linear: Linear, *, single: bool) -> LinearKernel:
         if not linear.tiled:
             return row_by_row(linear, single=single)
+        if tiles and not single:
+            return cpu_amx.many_rows_kernel(linear)
         assert dots is not None, (
             "a profile with this layout names a CPU that adds products of bytes"
         )

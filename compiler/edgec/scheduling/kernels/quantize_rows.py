@@ -8,6 +8,8 @@ instructions that read eight columns. Places that no row has are never read into
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -25,6 +27,37 @@ LARGEST = 127.0
 """The largest magnitude of a quantized activation."""
 WORD = 4
 """Columns in a word."""
+
+QUANTIZE = "edgec.quantize_rows"
+"""Attribute of such a kernel: what it computes, as :meth:`QuantizedRows.to_json` says it."""
+
+
+@dataclass(frozen=True)
+class QuantizedRows:
+    """What a kernel here computes.
+
+    Attributes:
+        x_dtype: of the activations.
+        k: their columns.
+        group: columns that share a scale.
+        rows: in a block.
+        factor: of the negated sums.
+    """
+
+    x_dtype: str
+    k: int
+    group: int
+    rows: int
+    factor: int
+
+    def to_json(self) -> str:
+        """Text, the inverse of :meth:`from_json`."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> QuantizedRows:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(text))
 
 
 def block_sizes(rows: int) -> list[int]:
@@ -45,14 +78,14 @@ class Quantized:
         self.words, self.scales, self.terms = words, scales, terms
 
     @classmethod
-    def arguments(cls, linear: Linear, rows: int, m: Any) -> Quantized:
+    def arguments(cls, linear: Linear | QuantizedRows, rows: int, m: Any) -> Quantized:
         """Declare them."""
         names = ("xq", "xs", "xz")
         shapes = outputs(linear, rows, m)
         return cls(*(T.arg(n, T.buffer(*s)) for n, s in zip(names, shapes, strict=True)))
 
 
-def outputs(linear: Linear, rows: int, m: Any) -> list[tuple[tuple[Any, ...], str]]:
+def outputs(linear: Linear | QuantizedRows, rows: int, m: Any) -> list[tuple[tuple[Any, ...], str]]:
     """Shapes and dtypes of words, scales and terms.
 
     Args:
@@ -74,7 +107,9 @@ def preparation(linear: Linear, dots: ByteDots, rows: int, *, single: bool) -> P
     zero = 0 if dots.signed and linear.bits == 8 else linear.middle
     factor = 1 if linear.zeros else zero
     name = f"quantize_{linear.x_dtype}_{linear.k}_by_{linear.group}_in_{rows}_times_{factor}"
+    what = QuantizedRows(linear.x_dtype, linear.k, linear.group, rows, factor)
     function = _function(linear, dots, rows, factor, single=single)
+    function = function.with_attr(QUANTIZE, what.to_json())
     return Preparation(name, function, lambda m: outputs(linear, rows, m))
 
 
@@ -90,13 +125,13 @@ def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, single:
             with T.sblock("root"), loop(0, m) as row, T.sblock("row"):
                 without_regions()
                 block = T.Bind(row // rows)
-                room = T.Bind(_room(rows, m - block * rows))
+                room = T.Bind(room_of(rows, m - block * rows))
                 with T.serial(0, linear.k // linear.group) as group:
                     _Group(linear, dots, x, row, group).write(out, block, row % rows, room, factor)
         return builder.get()
 
 
-def _room(rows: int, rest: Any) -> Any:
+def room_of(rows: int, rest: Any) -> Any:
     """Rows that a block has room for, from the number of rows from its first on."""
     *smaller, largest = block_sizes(rows)
     room: Any = T.int64(largest)

@@ -42,41 +42,45 @@ def without_regions() -> None:
 
 
 class Vectors:
-    """Float32 accumulators. The compiler keeps them in registers as long as indices are constant."""
+    """Accumulators, which the compiler keeps in registers.
 
-    def __init__(self, count: int, lanes: int) -> None:
+    Each is a buffer of its own: from 1024 bytes on, or with another scope than the default one, TVM takes
+    a buffer from the heap, and then every change of an accumulator is a store.
+    """
+
+    def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
         self._count = count
         self._lanes = lanes
-        self._buffer = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
-        self._sums = T.sblock_alloc_buffer((count, lanes), "float32", scope="local")
+        self._dtype = dtype
+        self._vectors = [_local(lanes, dtype) for _ in range(count)]
 
-    def __getitem__(self, index: Any) -> Any:
-        return self._buffer[index, ramp(0, 1, self._lanes)]
+    def __getitem__(self, index: int) -> Any:
+        return self._vectors[index][ramp(0, 1, self._lanes)]
 
-    def __setitem__(self, index: Any, value: Any) -> None:
-        T.buffer_store(self._buffer, value, [index, ramp(0, 1, self._lanes)])
-
-    def lane(self, index: Any, lane: Any) -> Any:
-        """One lane of an accumulator."""
-        return self._buffer[index, lane]
+    def __setitem__(self, index: int, value: Any) -> None:
+        T.buffer_store(self._vectors[index], value, [ramp(0, 1, self._lanes)])
 
     def clear(self) -> None:
         """Set every accumulator to zero."""
         for index in range(self._count):
-            self[index] = broadcast(T.float32(0), self._lanes)
+            self[index] = broadcast(T.Cast(self._dtype, 0), self._lanes)
 
     def sums(self) -> list[Any]:
         """Each accumulator's sum over its lanes, halving the vector at every step."""
+        sums = [_local(self._lanes, self._dtype) for _ in range(self._count)]
         for index in range(self._count):
-            T.buffer_store(self._sums, self[index], [index, ramp(0, 1, self._lanes)])
+            T.buffer_store(sums[index], self[index], [ramp(0, 1, self._lanes)])
         half = self._lanes // 2
         while half:
-            for index in range(self._count):
-                low = self._sums[index, ramp(0, 1, half)]
-                high = self._sums[index, ramp(half, 1, half)]
-                T.buffer_store(self._sums, low + high, [index, ramp(0, 1, half)])
+            for row in sums:
+                low, high = row[ramp(0, 1, half)], row[ramp(half, 1, half)]
+                T.buffer_store(row, low + high, [ramp(0, 1, half)])
             half //= 2
-        return [self._sums[index, 0] for index in range(self._count)]
+        return [row[0] for row in sums]
+
+
+def _local(lanes: int, dtype: str) -> Any:
+    return T.sblock_alloc_buffer((lanes,), dtype)
 
 
 class Row:
@@ -84,8 +88,8 @@ class Row:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._buffer = T.sblock_alloc_buffer((size,), "float32", scope="local")
-        self._fold = T.sblock_alloc_buffer((size,), "float32", scope="local")
+        self._buffer = T.sblock_alloc_buffer((size,), "float32")
+        self._fold = T.sblock_alloc_buffer((size,), "float32")
 
     def __getitem__(self, lane: Any) -> Any:
         return self._buffer[lane]
@@ -110,6 +114,61 @@ class Row:
             T.buffer_store(self._fold, folded, [ramp(0, 1, half)])
             half //= 2
         return self._fold[0]
+
+
+def sums_of(vectors: list[Any], lanes: int) -> Any:
+    """A vector whose lane ``i`` is the sum over the lanes of ``vectors[i]``, of which there are ``lanes``.
+
+    Two vectors become one at every step, each folded in half: about three instructions for a sum.
+    Shuffles stay within 128 bits where they can, since those are cheaper on many processors.
+    """
+    assert len(vectors) == lanes, "as many vectors as lanes"
+    order = _fold_order(lanes)
+    level = [vectors[order.index(i)] for i in range(lanes)]
+    size = lanes
+    while size > 1:
+        low, high, _ = _fold_indices(lanes, size)
+        level = [
+            T.Bind(T.Shuffle([a, b], low) + T.Shuffle([a, b], high))
+            for a, b in zip(level[::2], level[1::2], strict=True)
+        ]
+        size //= 2
+    return level[0]
+
+
+def _fold_indices(lanes: int, size: int) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """How two vectors with partial sums in runs of ``size`` lanes fold into one with runs half as long.
+
+    Returns:
+        The lanes of both to take the first and the second half of each run from, and of each new run
+        which of the two vectors and which of its runs it comes from.
+    """
+    runs, half = lanes // size, size // 2
+    # Runs of up to four lanes lie within 128 bits, and there they take turns.
+    width = min(runs, 4 // size) if size <= 4 else runs
+    new = [
+        (vector, first + run)
+        for first in range(0, runs, width)
+        for vector in (0, 1)
+        for run in range(width)
+    ]
+    starts = [vector * lanes + run * size for vector, run in new]
+    low = [start + lane for start in starts for lane in range(half)]
+    return low, [index + half for index in low], new
+
+
+def _fold_order(lanes: int) -> list[int]:
+    """Number of the vector, as they are folded, whose sum comes to lie in each lane."""
+    level = [[i] for i in range(lanes)]
+    size = lanes
+    while size > 1:
+        new = _fold_indices(lanes, size)[2]
+        level = [
+            [(a, b)[vector][run] for vector, run in new]
+            for a, b in zip(level[::2], level[1::2], strict=True)
+        ]
+        size //= 2
+    return level[0]
 
 
 def exp2(x: Any, lanes: int) -> Any:

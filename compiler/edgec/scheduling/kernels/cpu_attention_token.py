@@ -1,0 +1,378 @@
+"""Attention of one token per sequence on CPUs: what a part of its context adds, and how parts merge.
+
+It is bound by reading keys and values, so that each is loaded and converted once for all query heads
+that share it. Products of some keys with some heads lie side by side in registers; folding them
+gives one vector with a score per lane, in which all that softmax needs goes on without leaving the
+lanes: a lane belongs to one head and to every so many keys. Then the values, weighted, are added to
+results that stay in registers.
+
+A context is cut into parts of fixed length, each a task of its own, whose results are merged by their
+largest scores as in Flash-Decoding (https://arxiv.org/abs/2311.01282): all threads have work however
+few heads there are, and what comes out doesn't depend on their number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tvm.tirx.script import builder as T
+
+from edgec.scheduling.kernels.attention_arguments import LOG2_E, NOTHING
+from edgec.scheduling.kernels.cpu_attention_blocks import BLOCK, capped, columns
+from edgec.scheduling.kernels.vectors import (
+    Vectors,
+    as_float,
+    broadcast,
+    exp2,
+    ramp,
+    sums_of,
+    vector,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Keys
+
+PART = 32
+"""Pages of a part: its keys and values are some 100 KiB, many times what merging its result costs."""
+_PAGES = 4
+"""Pages between two looks at the largest score."""
+_ACCUMULATORS = 16
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Which head and which key a lane of scores belongs to: lane ``i`` to head ``i % heads``.
+
+    Attributes:
+        count: of lanes.
+        heads: query heads side by side, a power of two.
+        tiles: such sets of heads that make up a group.
+    """
+
+    count: int
+    heads: int
+    tiles: int
+
+    @classmethod
+    def of(cls, a: Attention) -> Lanes:
+        """The most heads that fit."""
+        heads = 1
+        while heads < a.group and 2 * heads <= a.lanes:
+            heads *= 2
+        return cls(a.lanes, heads, -(-a.group // heads))
+
+    @property
+    def keys(self) -> int:
+        """Keys of a vector of scores."""
+        return self.count // self.heads
+
+    @property
+    def per_page(self) -> int:
+        """Vectors of scores of one set of heads with a page."""
+        return BLOCK // self.keys
+
+    def over_keys(self, value: Any, combine: Callable[[Any, Any], Any]) -> Any:
+        """Each head's lanes combined, in every lane of the head."""
+        step = self.count // 2
+        while step >= self.heads:
+            turned = [(lane + step) % self.count for lane in range(self.count)]
+            value = T.Bind(combine(value, T.Shuffle([value], turned)))
+            step //= 2
+        return value
+
+
+class Token:
+    """What a task keeps while pages pass: one token with the query heads that share a key-value head.
+
+    ``query`` is what keys are multiplied by. Where the kernel rotates, ``source`` is the query as
+    it was projected, ``keys`` a page of rotated keys, and ``cosine`` and ``sine`` those of the
+    query's angles.
+    """
+
+    def __init__(self, a: Attention) -> None:
+        self.a = a
+        self.lanes = lanes = Lanes.of(a)
+        self.query = T.sblock_alloc_buffer((a.group, a.head_dim))
+        self.result = T.sblock_alloc_buffer((a.group, a.head_dim))
+        self.top = Vectors(lanes.tiles, lanes.count)
+        self.total = Vectors(lanes.tiles, lanes.count)
+        self._most = Vectors(1, lanes.count)
+        self._scale = T.sblock_alloc_buffer((lanes.tiles, lanes.count))
+        self._scores = T.sblock_alloc_buffer(
+            (lanes.tiles, _PAGES * lanes.per_page, lanes.count), "float32"
+        )
+        if a.rope is not None:
+            half = (a.head_dim // 2,)
+            self.source = T.sblock_alloc_buffer((a.group, a.head_dim))
+            self.keys = T.sblock_alloc_buffer((BLOCK, a.head_dim))
+            self.cosine = T.sblock_alloc_buffer(half)
+            self.sine = T.sblock_alloc_buffer(half)
+
+    def begin(self, q: Any, into: Any, row: Any, first_head: Any, scale: Any) -> None:
+        """Nothing seen yet; the queries of the group, scaled, go into a buffer.
+
+        Products with them are scores in base 2, or with a soft cap what :func:`capped` takes.
+        """
+        a = self.a
+        base = LOG2_E if a.soft_cap is None else 2 * LOG2_E / a.soft_cap
+        factor = broadcast(scale * T.float32(base), a.lanes)
+        for tile in range(self.lanes.tiles):
+            self.top[tile] = broadcast(T.float32(NOTHING), self.lanes.count)
+        self.total.clear()
+        with T.serial(0, a.group) as g:
+            for lane in columns(a):
+                value = as_float(q[row, first_head + g, lane], a.lanes)
+                T.buffer_store(into, value * factor, [g, lane])
+                T.buffer_store(self.result, broadcast(T.float32(0), a.lanes), [g, lane])
+
+    def attend(self, run: Run, keys: Keys) -> None:
+        """Take in a run of keys."""
+        with T.serial(0, (run.pages + _PAGES - 1) // _PAGES) as block:
+            start = T.Bind(run.start + block * _PAGES)
+            count = T.Bind(T.min(run.start + run.pages - start, _PAGES))
+            with T.serial(0, count) as page:
+                low, high = run.within(start + page)
+                keys.select(start + page)
+                self._score(run.turned(self, keys, low, high), page, low, high)
+            for tile in range(self.lanes.tiles):
+                self._soften(tile, count)
+            for tile in range(self.lanes.tiles):
+                self._add_values(keys, run, start, count, tile)
+
+    def _score(self, keys: Keys, page: Any, low: Any, high: Any) -> None:
+        """Scores of the selected page, number ``page`` of the block."""
+        a, lanes = self.a, self.lanes
+        with T.serial(0, lanes.per_page) as step:
+            first = T.Bind(step * lanes.keys)
+            for key in range(lanes.keys):
+                keys.prefetch(1, first + key)
+            for tile in range(lanes.tiles):
+                heads = self._heads(tile)
+                products = [broadcast(T.float32(0), lanes.count)] * lanes.count
+                for column in columns(a):
+                    queries = [T.Bind(self.query[head, column]) for head in heads]
+                    for key in range(lanes.keys):
+                        value = T.Bind(keys.load(0, first + key, column))
+                        for g, query in enumerate(queries):
+                            number = key * lanes.heads + g
+                            products[number] = T.Bind(products[number] + query * value)
+                scores = sums_of(products, lanes.count)
+                if a.soft_cap is not None:
+                    scores = capped(a.soft_cap, scores, lanes.count)
+                place = [tile, page * lanes.per_page + step, ramp(0, 1, lanes.count)]
+                T.buffer_store(self._scores, scores, place)
+        with T.If(high - low < BLOCK), T.Then(), T.serial(0, lanes.per_page) as step:
+            numbers = [lane // lanes.heads for lane in range(lanes.count)]
+            within = T.Bind(_constants(numbers) + broadcast(step * lanes.keys, lanes.count))
+            seen = T.bitwise_and(
+                within >= broadcast(low, lanes.count), within < broadcast(high, lanes.count)
+            )
+            nothing = broadcast(T.float32(NOTHING), lanes.count)
+            for tile in range(lanes.tiles):
+                place = [tile, page * lanes.per_page + step, ramp(0, 1, lanes.count)]
+                scores = self._scores[tuple(place)]
+                T.buffer_store(self._scores, T.Select(seen, scores, nothing), place)
+
+    def _soften(self, tile: int, pages: Any) -> None:
+        """Turn the block's scores into weights; what came before is to be scaled."""
+        lanes = self.lanes
+        place = ramp(0, 1, lanes.count)
+        before = T.Bind(self.top[tile])
+        self._most[0] = before
+        with T.serial(0, pages * lanes.per_page) as step:
+            self._most[0] = T.max(self._most[0], self._scores[tile, step, place])
+        top = T.Bind(lanes.over_keys(T.Bind(self._most[0]), T.max))
+        scale = exp2(before - top, lanes.count)
+        T.buffer_store(self._scale, scale, [tile, place])
+        self.top[tile] = top
+        self.total[tile] = self.total[tile] * scale
+        with T.serial(0, pages * lanes.per_page) as step:
+            weight = exp2(self._scores[tile, step, place] - top, lanes.count)
+            T.buffer_store(self._scores, weight, [tile, step, place])
+            self.total[tile] = self.total[tile] + weight
+
+    def _add_values(self, keys: Keys, run: Run, start: Any, count: Any, tile: int) -> None:
+        a, lanes = self.a, self.lanes
+        heads = self._heads(tile)
+        own = columns(a)
+        width = max(1, _accumulators(a) // len(heads))
+        for left in range(0, len(own), width):
+            part = own[left : left + width]
+            sums = Vectors(len(heads) * len(part), a.lanes)
+            for g, head in enumerate(heads):
+                scale = T.Bind(broadcast(self._scale[tile, g], a.lanes))
+                for c, column in enumerate(part):
+                    sums[g * len(part) + c] = self.result[head, column] * scale
+            with T.serial(0, count) as page:
+                keys.select(start + page)
+                low, high = run.within(start + page)
+                # What lies beside these keys may be anything, so it is not even multiplied by 0.
+                with T.serial(low, high) as key:
+                    if left == 0 and tile == 0:
+                        keys.prefetch(0, key, start + page + _PAGES)
+                    step = T.Bind(page * lanes.per_page + key // lanes.keys)
+                    lane = T.Bind(key % lanes.keys * lanes.heads)
+                    values = [T.Bind(keys.load(1, key, column)) for column in part]
+                    for g in range(len(heads)):
+                        weight = T.Bind(broadcast(self._scores[tile, step, lane + g], a.lanes))
+                        for c, value in enumerate(values):
+                            place = g * len(part) + c
+                            sums[place] = sums[place] + weight * value
+            for g, head in enumerate(heads):
+                for c, column in enumerate(part):
+                    T.buffer_store(self.result, sums[g * len(part) + c], [head, column])
+
+    def _heads(self, tile: int) -> list[int]:
+        """Numbers of a set's heads within the group."""
+        first = tile * self.lanes.heads
+        return list(range(first, min(first + self.lanes.heads, self.a.group)))
+
+
+class Run:
+    """Keys ``first`` to ``end`` (exclusive) of a sequence, as far as some pages hold them.
+
+    Args:
+        first: the first key.
+        end: after the last.
+        pages: the first of the pages, and the one after the last.
+        turned: gives a page's keys as products take them; they are as they are by default.
+    """
+
+    def __init__(
+        self,
+        first: Any,
+        end: Any,
+        pages: tuple[Any, Any],
+        turned: Callable[[Token, Keys, Any, Any], Keys] | None = None,
+    ) -> None:
+        self._first, self._end = first, end
+        self.start = T.Bind(T.max(first // BLOCK, pages[0]))
+        last = T.min((end + BLOCK - 1) // BLOCK, pages[1])
+        self.pages = T.Bind(T.max(last - self.start, 0) * T.Cast("int32", end > first))
+        self._turned = turned
+
+    def within(self, page: Any) -> tuple[Any, Any]:
+        """What of a page belongs to the run."""
+        low = T.Bind(T.max(self._first - page * BLOCK, 0))
+        return low, T.Bind(T.min(self._end - page * BLOCK, BLOCK))
+
+    def turned(self, token: Token, keys: Keys, low: Any, high: Any) -> Keys:
+        """The selected page's keys."""
+        return keys if self._turned is None else self._turned(token, keys, low, high)
+
+
+class Parts:
+    """The parts of all sequences' contexts, and room for what comes of each.
+
+    Args:
+        a: the attention.
+        given: the kernel's arguments.
+    """
+
+    def __init__(self, a: Attention, given: Any) -> None:
+        self._a, self._given = a, given
+        lanes = Lanes.of(a)
+        indices = given.pages.values.shape[0]
+        # Every sequence has at most one part that isn't full.
+        most = given.rows + indices // PART
+        self._results = T.sblock_alloc_buffer((a.kv_heads, most, a.group, a.head_dim), "float32")
+        of_tiles = (a.kv_heads, most, lanes.tiles, lanes.count)
+        self._tops = T.sblock_alloc_buffer(of_tiles, "float32")
+        self._totals = T.sblock_alloc_buffer(of_tiles, "float32")
+        self._count = T.sblock_alloc_buffer((1,), "int32")
+        T.buffer_store(self._count, T.int32(0), [0])
+        with T.serial(0, given.rows) as row:
+            T.buffer_store(self._count, self._count[0] + self._parts_of(row), [0])
+        self.count = T.Bind(self._count[0])
+
+    def _parts_of(self, row: Any) -> Any:
+        indptr = self._given.pages.indptr
+        return (indptr[row + 1] - indptr[row] + PART - 1) // PART
+
+    def find(self, part: Any) -> tuple[Any, Any, Any]:
+        """The sequence that a part belongs to, its first page, and the page after its last."""
+        found = T.sblock_alloc_buffer((2,), "int32")
+        before = T.sblock_alloc_buffer((1,), "int32")
+        T.buffer_store(before, T.int32(0), [0])
+        with T.serial(0, self._given.rows) as row:
+            with T.If(part >= before[0]), T.Then():
+                T.buffer_store(found, row, [0])
+                T.buffer_store(found, part - before[0], [1])
+            T.buffer_store(before, before[0] + self._parts_of(row), [0])
+        first = T.Bind(found[1] * PART)
+        return T.Bind(found[0]), first, T.Bind(first + PART)
+
+    def keep(self, token: Token, kv_head: Any, part: Any) -> None:
+        """Note what came of a part."""
+        a, lanes = self._a, token.lanes
+        for tile in range(lanes.tiles):
+            place = [kv_head, part, tile, ramp(0, 1, lanes.count)]
+            T.buffer_store(self._tops, token.top[tile], place)
+            total = lanes.over_keys(T.Bind(token.total[tile]), lambda left, right: left + right)
+            T.buffer_store(self._totals, total, place)
+        with T.serial(0, a.group) as g:
+            for column in columns(a):
+                T.buffer_store(self._results, token.result[g, column], [kv_head, part, g, column])
+
+    def merge(self, kv_head: Any) -> None:
+        """Write each token's result and log-sum-exp of the heads that share a key-value head."""
+        a, given = self._a, self._given
+        first = T.sblock_alloc_buffer((1,), "int32")
+        top = T.sblock_alloc_buffer((1,), "float32")
+        total = T.sblock_alloc_buffer((1,), "float32")
+        sums = T.sblock_alloc_buffer((a.head_dim,), "float32")
+        T.buffer_store(first, T.int32(0), [0])
+        with T.serial(0, given.rows) as row:
+            begin, count = T.Bind(first[0]), T.Bind(self._parts_of(row))
+            T.buffer_store(first, begin + count, [0])
+            with T.serial(0, a.group) as g:
+                T.buffer_store(top, T.float32(NOTHING), [0])
+                T.buffer_store(total, T.float32(0), [0])
+                for column in columns(a):
+                    T.buffer_store(sums, broadcast(T.float32(0), a.lanes), [column])
+                with T.serial(0, count) as part:
+                    T.buffer_store(
+                        top, T.max(top[0], self._of(self._tops, kv_head, begin + part, g)), [0]
+                    )
+                with T.serial(0, count) as part:
+                    self._add(sums, total, top, kv_head, begin + part, g)
+                write(a, given, row, kv_head * a.group + g, (sums, top, total))
+
+    def _add(self, sums: Any, total: Any, top: Any, kv_head: Any, part: Any, g: Any) -> None:
+        a = self._a
+        weight = exp2(self._of(self._tops, kv_head, part, g) - top[0], 1)
+        T.buffer_store(total, total[0] + weight * self._of(self._totals, kv_head, part, g), [0])
+        for column in columns(a):
+            result = self._results[kv_head, part, g, column]
+            T.buffer_store(sums, sums[column] + broadcast(weight, a.lanes) * result, [column])
+
+    def _of(self, numbers: Any, kv_head: Any, part: Any, g: Any) -> Any:
+        heads = Lanes.of(self._a).heads
+        return numbers[kv_head, part, g // heads, g % heads]
+
+
+def write(a: Attention, given: Any, row: Any, head: Any, seen: tuple[Any, Any, Any]) -> None:
+    """Write a weighted sum, divided by the sum of weights, and the log-sum-exp."""
+    sums, top, total = seen
+    some = total[0] > T.float32(0)
+    inverse = T.Bind(T.if_then_else(some, T.float32(1) / total[0], T.float32(0)))
+    for column in columns(a):
+        value = sums[column] * broadcast(inverse, a.lanes)
+        T.buffer_store(given.out, T.Cast(vector(a.dtype, a.lanes), value), [row, head, column])
+    logarithm = T.if_then_else(some, top[0] + T.log2(total[0]), T.float32(NOTHING))
+    T.buffer_store(given.lse, logarithm, [row, head])
+
+
+def _accumulators(a: Attention) -> int:
+    """Results that stay in registers; processors with 256-bit registers have 16 of them."""
+    return _ACCUMULATORS if a.vector_bits != 256 else _ACCUMULATORS // 2
+
+
+def _constants(numbers: list[int]) -> Any:
+    """A vector of integers."""
+    if len(numbers) == 1:
+        return T.int32(numbers[0])
+    return T.Shuffle([T.int32(number) for number in numbers], list(range(len(numbers))))
