@@ -17,9 +17,10 @@ import tvm  # noqa: E402
 
 from edgec.layouts import dot4  # noqa: E402
 from edgec.layouts.mlc import SCALE, WEIGHT, ZERO  # noqa: E402
+from edgec.passes.reference_kernels import reference_kernels  # noqa: E402
 from edgec.scheduling.kernels.byte_dots import ByteDots  # noqa: E402
 from edgec.scheduling.kernels.cpu_dot import linear_kernel  # noqa: E402
-from edgec.scheduling.kernels.linear import Linear  # noqa: E402
+from edgec.scheduling.kernels.linear import LINEAR, Linear  # noqa: E402
 from edgec.standins import toolbox  # noqa: E402
 from edgec.target import load_target  # noqa: E402
 from kernels.host_library import HandMade, Hosted  # noqa: E402
@@ -48,23 +49,28 @@ class Compiled(NamedTuple):
     """The kernels of all layers for a target."""
 
     kernels: dict[tuple[str, bool], LinearKernel]
+    module: Any
     assembly: str
     hosted: Hosted
 
     def run(self, name: str, x: np.ndarray, tensor: QuantizedTensor) -> np.ndarray:
         """Quantize and multiply."""
+        return self.all_of(name, x, tensor, self.hosted, self.hosted.tensor)[-1]
+
+    def all_of(
+        self, name: str, x: np.ndarray, tensor: QuantizedTensor, call: Any, new: Any
+    ) -> list[np.ndarray]:
+        """Quantized activations, scales, terms and results."""
         single, layer = len(x) == 1, LAYERS[name]
         preparation = self.kernels[name, single].preparation
         assert preparation is not None
-        new = self.hosted.tensor
         packed = dot4.pack(tensor)
         stored = [new(packed[part]) for part in (WEIGHT, SCALE, ZERO) if part in packed]
-        prepared = [new(np.zeros(*output)) for output in preparation.outputs(len(x))]
+        prepared = [new(np.full(shape, 77, dtype)) for shape, dtype in preparation.outputs(len(x))]
         y = new(np.full((len(x), layer.n), np.nan, layer.y_dtype))
-        self.hosted(_symbol("prepare", name, single), new(x), *prepared)
-        self.hosted(_symbol("matmul", name, single), *prepared, *stored, y)
-        result: np.ndarray = y.numpy()
-        return result
+        call(_symbol("prepare", name, single), new(x), *prepared)
+        call(_symbol("matmul", name, single), *prepared, *stored, y)
+        return [item.numpy() for item in (*prepared, y)]
 
 
 def _symbol(what: str, name: str, single: bool) -> str:
@@ -86,7 +92,8 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             kernel = kernels[name, single] = linear_kernel(layer, dots, single=single)
             assert kernel.preparation is not None
             functions[_symbol("prepare", name, single)] = kernel.preparation.function
-            functions[_symbol("matmul", name, single)] = kernel.function
+            function = kernel.function.with_attr(LINEAR, layer.to_json())
+            functions[_symbol("matmul", name, single)] = function
     module = tvm.IRModule(
         {name: item.with_attr("global_symbol", name) for name, item in functions.items()}
     )
@@ -99,7 +106,9 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     library = HandMade(path, "aarch64", "", tuple(functions))
     # An instruction that the target's processors lack is an error there.
     cpu = "max,sve=off" if dots.blocks else "cortex-a76"
-    return Compiled(kernels, built.inspect_source("asm"), Hosted(library, "ext_dev", cpu=cpu))
+    return Compiled(
+        kernels, module, built.inspect_source("asm"), Hosted(library, "ext_dev", cpu=cpu)
+    )
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -129,6 +138,23 @@ def test_a_rows_results_do_not_depend_on_the_rows_beside_it(compiled: Compiled) 
         np.testing.assert_array_equal(part, whole[first:last])
 
 
+def test_references_compute_what_the_kernels_do(compiled: Compiled) -> None:
+    """Every word, scale and term of the activations exactly; places that no row has are left alone."""
+    meanings = reference_kernels(compiled.module)
+    library = tvm.runtime.Executable(tvm.tirx.build(meanings, tvm.target.Target("llvm")))
+    for name in ("whole", "bytes"):
+        for rows in (1, 2, 7, 21):
+            arguments = name, activations(LAYERS[name], rows), quantized(LAYERS[name])
+            found = compiled.all_of(*arguments, compiled.hosted, compiled.hosted.tensor)
+            wanted = compiled.all_of(
+                *arguments, lambda name, *rest: library[name](*rest), tvm.runtime.tensor
+            )
+            for got, right in zip(found[:-1], wanted[:-1], strict=True):
+                np.testing.assert_array_equal(got, right)
+            close = 1e-3 if name == "whole" else 1e-6
+            assert np.abs(found[-1] - wanted[-1]).max() <= close * np.abs(wanted[-1]).max()
+
+
 def test_the_inner_loop_neither_spills_nor_repeats(compiled: Compiled) -> None:
     """Of the largest register tile, in groups of more than one step."""
     loop = max(_inner_loops(compiled.assembly, "matmul_ragged_many"), key=_products)
@@ -149,12 +175,16 @@ def _products(loop: list[str]) -> int:
 
 
 def _inner_loops(assembly: str, function: str) -> list[list[str]]:
-    """Instructions between a label and a jump back to it, with no label in between."""
+    """Instructions between a label and a jump back to it, with no label in between.
+
+    The body of a function's parallel loop is a function of its own, behind it.
+    """
     start = assembly.index(f"\n{function}_compute_:")
+    end = re.compile(r"\n\w+_compute_:").search(assembly, start + 1)
     loops: list[list[str]] = []
     lines: list[str] = []
     labels: dict[str, int] = {}
-    for text in assembly[start : assembly.index(".cfi_endproc", start)].splitlines():
+    for text in assembly[start : end and end.start()].splitlines():
         line = " ".join(text.split("//")[0].split())
         if match := re.match(r"(\.LBB\w+):", line):
             labels = {match[1]: len(lines)}

@@ -40,7 +40,7 @@ from edgec.scheduling.kernels.gpu_linear import linear_kernel
 from edgec.scheduling.kernels.gpu_norm import NORM, Norm
 from edgec.scheduling.kernels.linear import LINEAR, Linear
 from edgec.scheduling.kernels.norm_meaning import norm_meaning
-from edgec.scheduling.kernels.quantize_rows import QUANTIZE, WORD, QuantizedRows
+from edgec.scheduling.kernels.quantize_rows import BESIDE, QUANTIZE, WORD, QuantizedRows
 
 if TYPE_CHECKING:
     from edgec.models.kv_cache import KVCacheSpec
@@ -119,7 +119,8 @@ def _linear_meaning(function: tirx.PrimFunc) -> Any:
         return linear_kernel(layer, single=single).function
     # Words of four columns, side by side for all rows of a block.
     block = int(function.params[0].shape[1]) * WORD // layer.k
-    return dot_meaning.matmul(layer, block, single=single)
+    beside = int(function.attrs.get(BESIDE, 1))
+    return dot_meaning.matmul(layer, block, beside, single=single)
 
 
 def _single(rows: Any) -> bool:

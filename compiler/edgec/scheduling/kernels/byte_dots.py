@@ -64,6 +64,11 @@ class ByteDots:
         """
         return self.instruction in ("sdot", "usdot")
 
+    @property
+    def words_beside(self) -> int:
+        """How many words of a row of activations an instruction may read side by side."""
+        return 2 if self.blocks else 1
+
     def add(self, sums: Any, codes: Any, activations: Any) -> Any:
         """Add the products of each lane's four bytes.
 

@@ -30,7 +30,7 @@ from tvm.tirx.script import builder as T
 from edgec.scheduling.kernels import HAND_WRITTEN
 from edgec.scheduling.kernels.dot_sums import sums_in_registers
 from edgec.scheduling.kernels.linear import Linear, LinearKernel
-from edgec.scheduling.kernels.quantize_rows import WORD, Quantized, block_sizes, preparation
+from edgec.scheduling.kernels.quantize_rows import BESIDE, WORD, Quantized, block_sizes, preparation
 from edgec.scheduling.kernels.vectors import Row, Vectors, ramp, vector, without_regions
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ class _Arguments:
     def __init__(self, p: TiledMatmul, m: Any) -> None:
         linear = p.linear
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
+        T.func_attr({BESIDE: p.dots.words_beside})
         self.x = Quantized.arguments(linear, p.rows, m)
         tiles, groups = -(-linear.n // TILE), linear.k // linear.group
         words = linear.k // linear.codes_per_word

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels.cpu_dot import TILE
-from edgec.scheduling.kernels.quantize_rows import LARGEST, WORD, Quantized, room_of
+from edgec.scheduling.kernels.quantize_rows import LARGEST, WORD, Quantized, room_of, word_place
 
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.linear import Linear
@@ -53,7 +53,8 @@ def quantize(q: QuantizedRows, *, single: bool) -> Any:
                         T.buffer_store(total, total[0] + code, [0])
                         byte = T.shift_left(T.bitwise_and(code, T.int32(255)), T.int32(8 * i))
                         packed = T.bitwise_or(packed, byte)
-                    T.buffer_store(out.words, packed, [block, place * room + slot])
+                    at = word_place(place, slot, room, q.beside)
+                    T.buffer_store(out.words, packed, [block, at])
                 T.buffer_store(
                     out.scales, top[0] * T.float32(1 / LARGEST), [block, group * room + slot]
                 )
@@ -63,12 +64,13 @@ def quantize(q: QuantizedRows, *, single: bool) -> Any:
         return builder.get()
 
 
-def matmul(linear: Linear, rows: int, *, single: bool) -> Any:
+def matmul(linear: Linear, rows: int, beside: int, *, single: bool) -> Any:
     """The PrimFunc ``(words, scales, terms, w, scales[, zeros], y (m, n))``.
 
     Args:
         linear: the layer, tiled.
         rows: of activations in a block.
+        beside: words of a row of them that lie side by side.
         single: whether ``m`` is 1.
     """
     tiles, groups = -(-linear.n // TILE), linear.k // linear.group
@@ -97,7 +99,7 @@ def matmul(linear: Linear, rows: int, *, single: bool) -> Any:
                         zero = T.Bind(_zero(linear, zeros, tile, group, lane))
                     with T.serial(0, linear.group) as step:
                         k = group * linear.group + step
-                        word = x.words[block, k // WORD * room + slot]
+                        word = x.words[block, word_place(k // WORD, slot, room, beside)]
                         code = _code(linear, w[tile, k // linear.codes_per_word, lane], k)
                         product = (code - zero) * _byte(word, T.Cast("int32", k % WORD))
                         T.buffer_store(total, total[0] + product, [0])

@@ -28,6 +28,8 @@ LARGEST = 127.0
 WORD = 4
 """Columns in a word."""
 
+BESIDE = "edgec.words_beside"
+"""Attribute of a kernel that reads activations: how many words of a row lie side by side."""
 QUANTIZE = "edgec.quantize_rows"
 """Attribute of such a kernel: what it computes, as :meth:`QuantizedRows.to_json` says it."""
 
@@ -42,6 +44,7 @@ class QuantizedRows:
         group: columns that share a scale.
         rows: in a block.
         factor: of the negated sums.
+        beside: words of a row that lie side by side.
     """
 
     x_dtype: str
@@ -49,6 +52,7 @@ class QuantizedRows:
     group: int
     rows: int
     factor: int
+    beside: int = 1
 
     def to_json(self) -> str:
         """Text, the inverse of :meth:`from_json`."""
@@ -85,6 +89,21 @@ class Quantized:
         return cls(*(T.arg(n, T.buffer(*s)) for n, s in zip(names, shapes, strict=True)))
 
 
+def word_place(word: Any, row: Any, room: Any, beside: int) -> Any:
+    """The place of a word of four columns in a block.
+
+    Args:
+        word: its number.
+        row: within the block.
+        room: rows that the block has room for.
+        beside: words of a row that lie side by side.
+    """
+    if beside == 1:
+        return word * room + row
+    within = word % beside
+    return (word - within) * room + (row * beside + within)
+
+
 def outputs(linear: Linear | QuantizedRows, rows: int, m: Any) -> list[tuple[tuple[Any, ...], str]]:
     """Shapes and dtypes of words, scales and terms.
 
@@ -107,7 +126,7 @@ def preparation(linear: Linear, dots: ByteDots, rows: int, *, single: bool) -> P
     zero = 0 if dots.signed and linear.bits == 8 else linear.middle
     factor = 1 if linear.zeros else zero
     name = f"quantize_{linear.x_dtype}_{linear.k}_by_{linear.group}_in_{rows}_times_{factor}"
-    what = QuantizedRows(linear.x_dtype, linear.k, linear.group, rows, factor)
+    what = QuantizedRows(linear.x_dtype, linear.k, linear.group, rows, factor, dots.words_beside)
     function = _function(linear, dots, rows, factor, single=single)
     function = function.with_attr(QUANTIZE, what.to_json())
     return Preparation(name, function, lambda m: outputs(linear, rows, m))
@@ -146,7 +165,7 @@ class _Group:
     def __init__(self, linear: Linear, dots: ByteDots, x: Any, row: Any, group: Any) -> None:
         lanes = max(dots.lanes, WORD)
         self._lanes, self._group, self._size = lanes, group, linear.group
-        self._beside = 2 if dots.blocks else 1
+        self._beside = dots.words_beside
         first = group * linear.group
         self._values = [
             T.Bind(as_float(x[row, ramp(first + i, 1, lanes)], lanes))
@@ -173,8 +192,7 @@ class _Group:
             T.buffer_store(words, packed, [ramp(i * count, 1, count)])
         first = self._group * (self._size // WORD)
         for i in range(self._size // WORD):
-            beside = i % self._beside
-            at = (first + (i - beside)) * room + (slot * self._beside + beside)
+            at = word_place(first + i, slot, room, self._beside)
             T.buffer_store(out.words, words[i], [block, at])
         T.buffer_store(sums, total, [ramp(0, 1, lanes)])
         half = lanes // 2
