@@ -16,7 +16,12 @@ from edgec.runtime.agreement import Agreement
 from edgec.runtime.generate import GenerationStats, Token, generate
 from edgec.runtime.reuse import ReusedSequence
 from edgec.runtime.sampling import Sampler, SamplingOptions
-from edgec.runtime.speculative import Speculation, SpeculationStats, require_speculation
+from edgec.runtime.speculative import (
+    Speculation,
+    SpeculationStats,
+    SpeculativeSequence,
+    require_speculation,
+)
 
 GREEDY = SamplingOptions(temperature=0)
 PROMPT = [1, 2, 3, 4, 5, 1, 2, 3, 4, 6, 1, 2]
@@ -317,3 +322,27 @@ def test_windows_that_slide_are_refused() -> None:
 def test_a_draft_has_at_least_a_token() -> None:
     with pytest.raises(UsageError, match="draft_max: 0 is out of range"):
         Speculation(0)
+
+
+def test_a_single_step_after_a_pass_is_in_doubt_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, fresh = RoundingEngine(rounding=0.02), RoundingEngine()
+    speculation = Speculation()
+    row = np.zeros(VOCAB, np.float32)
+    for _ in range(12):
+        speculation.agreement.note(row, row + np.float32(0.02), tokens=16, length=400)
+    sequence = SpeculativeSequence(engine, speculation, exact=True)
+    sequence.add(0)
+    sequence.prefill(0, PROMPT)
+    assert not sequence.doubts(lambda: 0.0)
+    monkeypatch.setattr(speculation.length, "choose", lambda match, _most: min(match, 2))
+    sequence.decode(0, 3)
+    assert sequence.doubts(lambda: 0.0)
+    assert not sequence.doubts(lambda: 1.0)
+    logits = sequence.decode(0, 10)
+    assert [name for name, _ in engine.calls] == ["prefill", "pass", "decode"]
+    assert sequence.doubts(lambda: 0.0)
+    fresh.add(0)
+    exact = fresh.prefill(0, [*PROMPT, 3, 10])
+    assert not np.array_equal(logits, exact)
+    assert np.array_equal(sequence.by_single_steps(0, logits), exact)
+    assert not sequence.doubts(lambda: 0.0)
