@@ -59,6 +59,7 @@ class RoundingEngine:
         self.sequences: dict[int, list[tuple[int, bool]]] = {}
         self.left: list[int] = []
         self.calls: list[tuple[str, int]] = []
+        self.longest = 0
         self.time = 0.0
         self.fail_at: int | None = None
 
@@ -95,6 +96,7 @@ class RoundingEngine:
         held = self.sequences[sequence]
         for token in tokens:
             held.append((token, name == "pass"))
+            self.longest = max(self.longest, len(held))
             assert len(held) <= self.capacity.tokens
             rows.append(self._logits(held))
         return rows

@@ -16,7 +16,12 @@ from edgec.runtime.agreement import Agreement
 from edgec.runtime.generate import GenerationStats, Token, generate
 from edgec.runtime.reuse import ReusedSequence
 from edgec.runtime.sampling import Sampler, SamplingOptions
-from edgec.runtime.speculative import Speculation, SpeculationStats, require_speculation
+from edgec.runtime.speculative import (
+    Speculation,
+    SpeculationStats,
+    SpeculativeSequence,
+    require_speculation,
+)
 
 GREEDY = SamplingOptions(temperature=0)
 PROMPT = [1, 2, 3, 4, 5, 1, 2, 3, 4, 6, 1, 2]
@@ -43,6 +48,7 @@ def both(
     draft_max: int = 15,
     *,
     ends: bool = True,
+    eager: bool = False,
     **model: Any,
 ) -> tuple[list[Token], list[Token], RoundingEngine, RoundingEngine]:
     """The same generation without speculation and with it, and the engines afterwards."""
@@ -50,6 +56,8 @@ def both(
     limits.setdefault("max_tokens", 150)
     engines = RoundingEngine(**model), RoundingEngine(**model)
     speculation = Speculation(draft_max, clock=lambda: engines[1].time)
+    if eager:  # guesses as much as it may, whether it pays or not, with single steps in between
+        speculation.length.choose = lambda match, most: most if match > 1 else 0  # type: ignore[method-assign]
     steps = [
         list(
             generate(
@@ -80,10 +88,11 @@ def stats_of(steps: list[Token]) -> tuple[GenerationStats, SpeculationStats]:
     st.lists(st.integers(0, 4), min_size=1, max_size=20),
     st.integers(0, 5),
     st.sampled_from([0.0, 3.0, 8.0]),
-    st.sampled_from([1, 3, 15]),
+    st.sampled_from([1, 3, 31]),
     st.sampled_from([1, 2, 7, 60]),
     st.sampled_from([(), ("ab",), ("bcd", "cc")]),
     st.sampled_from([26, 60, 400]),
+    st.booleans(),
 )
 def test_whatever_the_options_text_and_cache_are_those_of_single_steps(
     options: SamplingOptions,
@@ -94,6 +103,7 @@ def test_whatever_the_options_text_and_cache_are_those_of_single_steps(
     max_tokens: int,
     stop_strings: tuple[str, ...],
     tokens: int,
+    eager: bool,
 ) -> None:
     """Also where the context ends, and where a stop string or token lies within a pass."""
     plain, speculative, one, other = both(
@@ -105,14 +115,16 @@ def test_whatever_the_options_text_and_cache_are_those_of_single_steps(
         max_tokens=max_tokens,
         stop_strings=stop_strings,
         tokens=tokens,
+        eager=eager,
     )
+    assert other.longest <= len(prompt) + max_tokens  # no guesses beyond the limit
     assert speculative[:-1] == plain[:-1]
     assert speculative[-1].text == plain[-1].text
     assert stats_of(speculative)[0].finish_reason == plain[-1].stats.finish_reason  # type: ignore[union-attr]
     assert other.left == one.left
 
 
-@pytest.mark.parametrize("rounding", [1e-3, 0.02])
+@pytest.mark.parametrize("rounding", [0.005, 0.02])
 @pytest.mark.parametrize("penalty", [1.0, 1.2])
 def test_greedy_text_is_exact_though_passes_round_differently(
     rounding: float, penalty: float
@@ -120,7 +132,15 @@ def test_greedy_text_is_exact_though_passes_round_differently(
     options = SamplingOptions(temperature=0, repetition_penalty=penalty)
     repeats = accepted = 0
     for seed in range(40):
-        plain, speculative, *_ = both(options, seed=seed, rounding=rounding, copies=2.0)
+        plain, speculative, *_ = both(
+            options,
+            seed=seed,
+            rounding=rounding,
+            sharpness=0.3 if seed % 4 else 1.0,
+            copies=2.0 if seed % 4 else 0.5,
+            eager=seed % 2 == 0,
+            ends=False,
+        )
         assert ids_of(speculative) == ids_of(plain)
         repeats += stats_of(speculative)[1].repeats
         accepted += stats_of(speculative)[1].accepted
@@ -192,13 +212,13 @@ def test_tokens_of_passes_are_distributed_as_they_should_be(
     speculation = Speculation(clock=lambda: engine.time)
     monkeypatch.setattr(speculation.length, "choose", lambda match, most: min(match and 3, most))
     seen: dict[tuple[int, ...], Counter[int]] = {}
-    for seed in range(3000):
+    for seed in range(2000):
         options = SamplingOptions(**base, seed=seed)
         steps = generate(engine, Letters(), PROMPT, options, max_tokens=4, speculation=speculation)
         ids = ids_of(list(steps))
         seen.setdefault(tuple(ids[:3]), Counter())[ids[3]] += 1
     passes = [size for name, size in engine.calls if name == "pass"]
-    assert len(passes) > 2500
+    assert len(passes) > 1500
     for start, counts in sorted(seen.items(), key=lambda item: -item[1].total())[:3]:
         fresh = RoundingEngine(seed=4, copies=1.5)
         fresh.add(0)
@@ -211,7 +231,7 @@ def test_tokens_of_passes_are_distributed_as_they_should_be(
         degrees = int(often.sum()) - 1
         # Mean plus five standard deviations of the chi-square distribution.
         assert statistic < degrees + 5 * np.sqrt(2 * max(degrees, 1)), (start, found, wanted)
-        assert counts.total() > 30
+        assert counts.total() > 20
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 9, 20, 33])
@@ -302,3 +322,27 @@ def test_windows_that_slide_are_refused() -> None:
 def test_a_draft_has_at_least_a_token() -> None:
     with pytest.raises(UsageError, match="draft_max: 0 is out of range"):
         Speculation(0)
+
+
+def test_a_single_step_after_a_pass_is_in_doubt_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, fresh = RoundingEngine(rounding=0.02), RoundingEngine()
+    speculation = Speculation()
+    row = np.zeros(VOCAB, np.float32)
+    for _ in range(12):
+        speculation.agreement.note(row, row + np.float32(0.02), tokens=16, length=400)
+    sequence = SpeculativeSequence(engine, speculation, exact=True)
+    sequence.add(0)
+    sequence.prefill(0, PROMPT)
+    assert not sequence.doubts(lambda: 0.0)
+    monkeypatch.setattr(speculation.length, "choose", lambda match, _most: min(match, 2))
+    sequence.decode(0, 3)
+    assert sequence.doubts(lambda: 0.0)
+    assert not sequence.doubts(lambda: 1.0)
+    logits = sequence.decode(0, 10)
+    assert [name for name, _ in engine.calls] == ["prefill", "pass", "decode"]
+    assert sequence.doubts(lambda: 0.0)
+    fresh.add(0)
+    exact = fresh.prefill(0, [*PROMPT, 3, 10])
+    assert not np.array_equal(logits, exact)
+    assert np.array_equal(sequence.by_single_steps(0, logits), exact)
+    assert not sequence.doubts(lambda: 0.0)
