@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ SHAPES = [
 ]
 
 
+@functools.cache
 def _compile(function: Any, shape: Attention) -> Any:
+    """A function of this CPU; kernels are compiled once for all tests."""
     from edgec.target import cpu_features  # noqa: PLC0415
 
     cpu = "x86-64-v4" if "avx512f" in cpu_features() else "x86-64-v3"
