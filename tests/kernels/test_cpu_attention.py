@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ SHAPES = [
 ]
 
 
+@functools.cache
 def _compile(function: Any, shape: Attention) -> Any:
+    """A function of this CPU; kernels are compiled once for all tests."""
     from edgec.target import cpu_features  # noqa: PLC0415
 
     cpu = "x86-64-v4" if "avx512f" in cpu_features() else "x86-64-v3"
@@ -60,6 +63,35 @@ def test_decode_reads_every_key_of_its_sequence(shape: Attention) -> None:
         problem, paged_decode, pages, indptr, places, last, zeros(5), zeros(5), causal=None
     )
     problem.check(out, lse, causal=False)
+
+
+def test_contexts_of_several_parts_merge_the_same_on_any_number_of_threads() -> None:
+    shape = SHAPES[0]
+    problem = Problem(shape, [513, 3, 1700, 512], [1] * 4)
+    pages, indptr, places, last = problem.pages()
+    arguments = (pages, indptr, places, last, zeros(4), zeros(4))
+    threads = tvm.get_global_func("runtime.config_threadpool")
+    found = []
+    try:
+        for count in (1, 2):
+            threads(1, count)
+            found.append(_run(problem, paged_decode, *arguments, causal=None))
+    finally:
+        threads(1, 0)
+    problem.check(*found[0], causal=False)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_few_and_many_queries_against_a_long_context(causal: bool) -> None:
+    """Tiles that are full, a tail of one vector, and keys of several blocks."""
+    shape = SHAPES[0]
+    problem = Problem(shape, [200, 131, 90], [3, 70, 17])
+    pages, indptr, places, last = problem.pages()
+    arguments = (offsets(problem.new), pages, indptr, places, last, zeros(3), zeros(90))
+    out, lse = _run(problem, paged_prefill, *arguments, causal=causal)
+    problem.check(out, lse, causal=causal)
 
 
 @pytest.mark.parametrize("causal", [False, True])
