@@ -84,7 +84,8 @@ def main() -> None:
         [test for test in phase if test.name in (options.test or [test.name])] for phase in PHASES
     ]
     phases = [phase for phase in wanted if phase]
-    prepared = [prepare(entry, models) for entry in chosen]
+    broken: dict[str | None, str] = {}
+    prepared = [prepare(entry, models, broken) for entry in chosen]
     if options.prepare:
         print("\n".join(failures([result for result, _ in prepared])))
         return
@@ -162,11 +163,25 @@ def matches(name: str, text: str, names: set[str]) -> bool:
     return name == text if text in names else name.startswith(text)
 
 
-def prepare(entry: Entry, models: Models) -> tuple[Result, Path | None]:
-    """Install an engine and make its model; the path is None if that fails."""
+def prepare(
+    entry: Entry, models: Models, broken: dict[str | None, str]
+) -> tuple[Result, Path | None]:
+    """Install an engine and make its model; the path is None if that fails.
+
+    Args:
+        entry: the engine.
+        models: what makes models.
+        broken: environments that can't be made, with the reason; they aren't tried again.
+    """
     result = Result(entry.name)
     try:
-        entry.command(models.environments)
+        if entry.environment in broken:
+            raise steps.StepError(broken[entry.environment])
+        try:
+            entry.command(models.environments)
+        except steps.StepError as error:
+            broken[entry.environment] = str(error)
+            raise
         return result, entry.model(models)
     except steps.StepError as error:
         result.failure = str(error)
