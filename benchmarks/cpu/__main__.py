@@ -174,19 +174,20 @@ def prepare(
         broken: environments that can't be made, with the reason; they aren't tried again.
     """
     result = Result(entry.name)
-    try:
-        if entry.environment in broken:
-            raise steps.StepError(broken[entry.environment])
-        try:
-            entry.command(models.environments)
-        except steps.StepError as error:
-            broken[entry.environment] = str(error)
-            raise
-        return result, entry.model(models)
-    except steps.StepError as error:
-        result.failure = str(error)
-        print(f"  {entry.name} failed: {error}", file=sys.stderr, flush=True)
+    if entry.environment in broken:
+        result.failure = broken[entry.environment]
         return result, None
+    try:
+        entry.command(models.environments)
+    except steps.StepError as error:
+        broken[entry.environment] = result.failure = str(error)
+    else:
+        try:
+            return result, entry.model(models)
+        except steps.StepError as error:
+            result.failure = str(error)
+    print(f"  {entry.name} failed: {result.failure}", file=sys.stderr, flush=True)
+    return result, None
 
 
 def probes(cache: Path) -> dict[str, Process]:
