@@ -57,7 +57,6 @@ PHASES = (
     (Test("pp128", 128), Test("pp512", 512), Test("tg64", 8, 64)),
     (Test("tg64 at 2k", LONG, 64),),
 )
-TESTS = tuple(test for phase in PHASES for test in phase)
 CONTEXT = 2304
 COMPARED = 64
 """Tokens of the prompt whose logits are compared."""
@@ -81,7 +80,12 @@ def main() -> None:
         options.scheme,
         CONTEXT,
     )
-    prepared = [prepare(entry, models) for entry in chosen]
+    wanted = [
+        [test for test in phase if test.name in (options.test or [test.name])] for phase in PHASES
+    ]
+    phases = [phase for phase in wanted if phase]
+    broken: dict[str | None, str] = {}
+    prepared = [prepare(entry, models, broken) for entry in chosen]
     if options.prepare:
         print("\n".join(failures([result for result, _ in prepared])))
         return
@@ -95,7 +99,7 @@ def main() -> None:
                     racers.append(opened(entry, result, model, models))
                     racers[-1].compare(prompt(COMPARED, config["vocab_size"], [0, 0]))
         print(machine(), flush=True)
-        race(racers, limits, rates, config["vocab_size"], options)
+        race(racers, limits, rates, phases, config["vocab_size"], options)
     except KeyboardInterrupt:
         print("interrupted: these are the rounds so far", file=sys.stderr)
     finally:
@@ -103,7 +107,7 @@ def main() -> None:
             process.close()
     results = [result for result, _ in prepared]
     print(machine())
-    for lines in report(results, rates):
+    for lines in report(results, [test for phase in phases for test in phase], rates):
         print("\n".join(["", *lines]), flush=True)
     if options.json:
         plain = [{**asdict(result), "logits": None} for result in results]
@@ -122,6 +126,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scheme", default="q4f16_1", help="of edgec's quantization")
     parser.add_argument(
         "--engine", action="append", help="only this row, or those that begin so; may be repeated"
+    )
+    parser.add_argument(
+        "--test",
+        action="append",
+        choices=[test.name for phase in PHASES for test in phase],
+        help="only this one; may be repeated",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-avx512", action="store_true")
@@ -153,16 +163,31 @@ def matches(name: str, text: str, names: set[str]) -> bool:
     return name == text if text in names else name.startswith(text)
 
 
-def prepare(entry: Entry, models: Models) -> tuple[Result, Path | None]:
-    """Install an engine and make its model; the path is None if that fails."""
+def prepare(
+    entry: Entry, models: Models, broken: dict[str | None, str]
+) -> tuple[Result, Path | None]:
+    """Install an engine and make its model; the path is None if that fails.
+
+    Args:
+        entry: the engine.
+        models: what makes models.
+        broken: environments that can't be made, with the reason; they aren't tried again.
+    """
     result = Result(entry.name)
+    if entry.environment in broken:
+        result.failure = broken[entry.environment]
+        return result, None
     try:
         entry.command(models.environments)
-        return result, entry.model(models)
     except steps.StepError as error:
-        result.failure = str(error)
-        print(f"  {entry.name} failed: {error}", file=sys.stderr, flush=True)
-        return result, None
+        broken[entry.environment] = result.failure = str(error)
+    else:
+        try:
+            return result, entry.model(models)
+        except steps.StepError as error:
+            result.failure = str(error)
+    print(f"  {entry.name} failed: {result.failure}", file=sys.stderr, flush=True)
+    return result, None
 
 
 def probes(cache: Path) -> dict[str, Process]:
@@ -221,12 +246,13 @@ def race(
     racers: list[Racer],
     limits: dict[str, Process],
     rates: dict[str, list[float]],
+    phases: list[list[Test]],
     vocabulary: int,
     options: argparse.Namespace,
 ) -> None:
     """All turns of all engines. Each adds to ``rates`` the bytes per second, by the kind of pages."""
     long_prompt = prompt(LONG, vocabulary, [0, 1])
-    for number, phase in enumerate(PHASES):
+    for number, phase in enumerate(phases):
         for turn in range(options.rounds):
             with held(options.lock):
                 if turn == 0 and any(test.prompt == LONG for test in phase):
@@ -240,14 +266,16 @@ def race(
                     for racer in racers:
                         racer.measure(test, long_prompt if is_long else new)
             print(
-                f"phase {number + 1} of {len(PHASES)}, round {turn + 1} of {options.rounds}:"
+                f"phase {number + 1} of {len(phases)}, round {turn + 1} of {options.rounds}:"
                 f" {machine()}",
                 file=sys.stderr,
                 flush=True,
             )
 
 
-def report(results: list[Result], rates: dict[str, list[float]]) -> list[list[str]]:
+def report(
+    results: list[Result], tests: list[Test], rates: dict[str, list[float]]
+) -> list[list[str]]:
     """All tables, as lines."""
     ours, *others = results
     reads = [
@@ -258,10 +286,10 @@ def report(results: list[Result], rates: dict[str, list[float]]) -> list[list[st
     engines = [f"{r.name}: {r.version}; {r.settings}" for r in results if r.version]
     parts = [
         engines,
-        speed_table(results, TESTS),
-        ratio_table(ours, others, TESTS),
+        speed_table(results, tests),
+        ratio_table(ours, others, tests),
         reads,
-        limit_table(results, TESTS, rates),
+        limit_table(results, tests, rates),
         cost_table(results, ours),
         failures(results),
     ]

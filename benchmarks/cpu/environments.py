@@ -32,7 +32,8 @@ class Environment:
 
     def digest(self) -> str:
         """Of all that decides what is installed."""
-        texts = [repr(self), sys.version]
+        # Not of where this file lies.
+        texts = [repr(self).replace(str(_HERE), ""), sys.version, TILE_CONFIG.read_text()]
         for install in self.installs:
             texts += [Path(word).read_text() for word in install if word.endswith(".txt")]
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
