@@ -13,7 +13,7 @@ from tvm import relax, tirx  # noqa: E402
 
 from edgec.models.blocks import QUANTIZED_MATMUL  # noqa: E402
 from edgec.passes.lower_linear import LowerLinear  # noqa: E402
-from edgec.scheduling.kernels.cpu_linear import linear_kernels  # noqa: E402
+from edgec.scheduling.kernels.cpu_linear import kernels_in_steps, linear_kernels  # noqa: E402
 from edgec.target import load_target  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -65,10 +65,20 @@ def _kernels(lowered: tvm.IRModule) -> list[str]:
 def test_many_rows_share_their_tiles() -> None:
     lowered = _lowered(tirx.Var("m", "int64"))
     assert _kernels(lowered) == ["amx_q4_64x128", "tiles_float32_128"]
-    calls = str(lowered["main"])
+    calls = lowered.script()
     assert calls.count("call_tir(cls.tiles_float32_128") == 1
     assert calls.count("call_tir(cls.amx_q4_64x128") == 2
 
 
 def test_one_row_has_no_tiles() -> None:
     assert not any(name.startswith(("amx", "tiles")) for name in _kernels(_lowered(1)))
+
+
+def test_steps_have_no_tiles() -> None:
+    target = tvm.target.Target(dict(load_target("x86-64-amx").tvm))
+    mod = _two_layers(tirx.Var("m", "int64"))
+    mod = tvm.IRModule({"prefill": mod["main"], "batch_verify": mod["main"]})
+    lowered = LowerLinear(linear_kernels(512, target), kernels_in_steps(512, target))(mod)
+    assert "amx_" in str(lowered["prefill"])
+    assert "amx_" not in str(lowered["batch_verify"])
+    assert kernels_in_steps(512, tvm.target.Target(dict(load_target("x86-64-v4").tvm))) is None

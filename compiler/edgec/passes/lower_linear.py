@@ -26,19 +26,26 @@ from edgec.scheduling.kernels.linear import (
     Preparation,
 )
 
+STEPS = ("batch_decode", "batch_verify")
+"""Functions with few rows at a time, which go on from what ``decode`` computed, or take its place."""
+
 
 @tvm.transform.module_pass(opt_level=0, name="LowerLinear")
 class LowerLinear:
-    """Args: kernels: makes them; for example ``cpu_matmul.linear_kernels(256)``."""
+    """Args: kernels: makes them. in_steps: makes those in :data:`STEPS`, if others."""
 
-    def __init__(self, kernels: LinearKernels) -> None:
+    def __init__(self, kernels: LinearKernels, in_steps: LinearKernels | None = None) -> None:
         self.kernels = kernels
+        self.in_steps = in_steps
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
         """Rewrite the Relax functions and add the kernels they call."""
         lower = _Lower(mod, self.kernels)
         for var, function in mod.functions_items():
             if isinstance(function, relax.Function):
+                if self.in_steps is not None:
+                    step = var.name_hint in STEPS
+                    lower.use(self.in_steps if step else self.kernels, in_steps=step)
                 lower.builder_.update_func(var, lower.visit_expr(function))
         return lower.builder_.get()
 
@@ -47,11 +54,15 @@ class LowerLinear:
 class _Lower(PyExprMutator):  # type: ignore[misc]
     def __init__(self, mod: tvm.IRModule, kernels: LinearKernels) -> None:
         super().__init__(mod)
-        self._make = kernels
-        self._kernels: dict[tuple[Linear, bool], tuple[relax.GlobalVar, LinearKernel]] = {}
+        self.use(kernels, in_steps=False)
+        self._kernels: dict[tuple[Linear, bool, bool], tuple[relax.GlobalVar, LinearKernel]] = {}
         self._preparing: dict[str, relax.GlobalVar] = {}
         # Of the block that is visited, by the activations and the name of the preparation.
         self._prepared: dict[tuple[relax.Var, str], list[relax.Expr]] = {}
+
+    def use(self, kernels: LinearKernels, *, in_steps: bool) -> None:
+        """Take the kernels of the next function from here."""
+        self._make, self._in_steps = kernels, in_steps
 
     def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.BindingBlock:
         self._prepared.clear()
@@ -130,7 +141,7 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         return Linear.stored(stored, n=n, k=k, x_dtype=str(x.ty.dtype), y_dtype=str(out.dtype))
 
     def _kernel(self, parameters: Linear, single: bool) -> tuple[relax.GlobalVar, LinearKernel]:
-        key = (parameters, single)
+        key = (parameters, single, self._in_steps and not single)
         if key not in self._kernels:
             kernel = self._make(parameters, single=single)
             function = kernel.function.with_attr(LINEAR, parameters.to_json())

@@ -47,7 +47,7 @@ from edgec.scheduling.kernels import (
     segment_attention,
 )
 from edgec.scheduling.kernels.cpu_experts import CPUExperts
-from edgec.scheduling.kernels.cpu_linear import linear_kernels
+from edgec.scheduling.kernels.cpu_linear import kernels_in_steps, linear_kernels
 from edgec.scheduling.kernels.gpu_experts import GPUExperts
 from edgec.scheduling.kernels.gpu_work_group import Limits
 from edgec.scheduling.rules.cpu import CPUElementwise
@@ -120,7 +120,9 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "1-layout",
             [
                 StoreWeights(lowering.stored_weights),
-                LowerLinear(linear_kernels(vector_bits, target)),
+                LowerLinear(
+                    linear_kernels(vector_bits, target), kernels_in_steps(vector_bits, target)
+                ),
                 LowerExperts(CPUExperts(vector_bits)),
                 LowerSegmentAttention(segment_attention.on_cpu(vector_bits)),
                 LowerQuantizedTake(),

@@ -22,15 +22,38 @@ def linear_kernels(vector_bits: int, target: tvm.target.Target) -> LinearKernels
         vector_bits: width of the registers.
         target: TVM's; says what instructions there are.
     """
+    by_bytes = _by_bytes(vector_bits, target)
+    if not _has_matrix_tiles(target):
+        return by_bytes
+
+    def make(linear: Linear, *, single: bool) -> LinearKernel:
+        if linear.tiled and not single:
+            return cpu_amx.many_rows_kernel(linear)
+        return by_bytes(linear, single=single)
+
+    return make
+
+
+def kernels_in_steps(vector_bits: int, target: tvm.target.Target) -> LinearKernels | None:
+    """Those where rows are few, with which a row's results don't depend on how many there are.
+
+    Matrix tiles would have to unpack all weights for few rows, and they round activations otherwise than
+    the kernel for one row does. None where they are those of :func:`linear_kernels`.
+    """
+    return _by_bytes(vector_bits, target) if _has_matrix_tiles(target) else None
+
+
+def _has_matrix_tiles(target: tvm.target.Target) -> bool:
+    return bool(target_has_features(["amx-bf16"], target))
+
+
+def _by_bytes(vector_bits: int, target: tvm.target.Target) -> LinearKernels:
     dots = ByteDots.of(target)
-    tiles = target_has_features(["amx-bf16"], target)
     row_by_row = cpu_matmul.linear_kernels(vector_bits)
 
     def make(linear: Linear, *, single: bool) -> LinearKernel:
         if not linear.tiled:
             return row_by_row(linear, single=single)
-        if tiles and not single:
-            return cpu_amx.many_rows_kernel(linear)
         assert dots is not None, (
             "a profile with this layout names a CPU that adds products of bytes"
         )
