@@ -88,11 +88,11 @@ def checked(tmp_path: Path) -> Path:
 
 
 def test_weights_by_the_way_of_storing_them(look: Look) -> None:
-    numbers = 164 * 64
+    numbers, stored = 164 * 64, 176 * 64
     found = look()
     assert found.weights == (
-        # Half a byte each, and a float32 scale for 32 of them.
-        WeightGroup("4 bits in groups of 32", 2, numbers, numbers // 2 + numbers // 32 * 4),
+        # Half a byte each, and a float32 scale for 32 of them, in whole tiles of 16 rows.
+        WeightGroup("4 bits in groups of 32", 2, numbers, stored // 2 + stored // 32 * 4),
         WeightGroup("float32", 1, 64, 256),
     )
     assert found.memory.weights == sum(group.bytes for group in found.weights)
@@ -170,9 +170,9 @@ def test_zero_points_that_the_checkpoint_has_are_counted(look: Look, checked: Pa
     found = look(stored={"checkpoint": checked})
     numbers = 64 * 64
     assert found.weights[1] == WeightGroup(
-        # Two groups in a row, whose zero points take one word.
+        # Four bits for the zero point of each group, 16 rows together.
         *("4 bits in groups of 32, with zero points", 1, numbers),
-        numbers // 2 + numbers // 32 * 4 + 64 * 4,
+        numbers // 2 + numbers // 32 * 4 + numbers // 32 // 2,
     )
 
 
