@@ -1,7 +1,7 @@
 """Files in memory, for weights that a processor reads whole for every token.
 
 Reading through huge pages is a fifth faster than through pages of 4 KiB (measured in
-``docs/decisions/0024-weights-in-memory.md``). There are two ways to them:
+``docs/decisions/0023-weights-in-memory.md``). There are two ways to them:
 
 - The kernel keeps the files themselves in huge pages. It does so on some file systems when it is asked
   to before it reads a file from the disk. Nothing is copied, and processes share the memory.

@@ -14,7 +14,7 @@ activations with 32 times 16 of the weights, in 16 cycles. All else is about fee
   4 loads. The block's part of 4096 input features stays in the second-level cache (1 MiB).
 
 How weights are rounded is in :mod:`edgec.scheduling.kernels.cpu_amx_operands`, why it is bfloat16 and not
-int8 in docs/decisions/0025-amx.md.
+int8 in docs/decisions/0024-amx.md.
 """
 
 from __future__ import annotations
