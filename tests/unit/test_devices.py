@@ -14,7 +14,8 @@ from edgec.layouts.specs import TensorSpec, decode_bytes
 from edgec.models.parameters import Parameter
 from edgec.runtime import devices
 from edgec.runtime.bandwidth import Traffic, copy_rate
-from edgec.runtime.devices import device_name, is_cpu, load_cuda, open_device
+from edgec.runtime.devices import device_name, load_cuda, open_device
+from edgec.runtime.tvm_runtime import is_cpu
 
 
 def test_host_code_runs_on_the_processor() -> None:

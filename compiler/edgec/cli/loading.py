@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgec.cli.settings import settings
-from edgec.ir.load import spare_compiler
-
 if TYPE_CHECKING:
     from edgec.artifacts.artifact import Artifact
 
@@ -39,15 +36,6 @@ def context_option(command: Command) -> Command:
         metavar="N",
         help="Tokens to make room for in the KV cache.  [default: what the artifact was built for]",
     )(command)
-
-
-def only_run() -> None:
-    """Say that the command compiles nothing, so that the compiler needn't be loaded.
-
-    Without effect where the process goes on after the command.
-    """
-    if settings().own_process:
-        spare_compiler()
 
 
 def title(artifact: Artifact) -> str:

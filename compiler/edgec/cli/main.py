@@ -73,20 +73,19 @@ def cli(context: click.Context, *, quiet: bool, verbose: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command that this process was started with, and end the process."""
-    sys.exit(run(sys.argv[1:], own_process=True))
+    sys.exit(run(sys.argv[1:]))
 
 
-def run(args: Sequence[str], *, own_process: bool = False) -> int:
+def run(args: Sequence[str]) -> int:
     """Run one command.
 
     Args:
         args: the words after the program's name.
-        own_process: whether this process ends with the command.
 
     Returns:
         The exit code. Everything has been printed.
     """
-    settings = Settings(own_process=own_process)
+    settings = Settings()
     try:
         code = cli.main(
             list(args), prog_name="edgec", standalone_mode=False, obj=settings, color=colour()

@@ -15,13 +15,11 @@ class Settings:
         quiet: no progress and no summaries on stderr, only errors.
         verbose: print the traceback of errors too.
         as_json: the command was asked for JSON.
-        own_process: this process was started for the command and ends with it.
     """
 
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
-    own_process: bool = False
 
 
 def settings() -> Settings:

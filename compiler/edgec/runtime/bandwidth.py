@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgec.ir.load import load_tvm
 from edgec.runtime.limits import available_memory
+from edgec.runtime.tvm_runtime import empty, function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,16 +75,14 @@ def copy_rate(
         copies: that are timed, after one that isn't.
         clock: gives the time in seconds.
     """
-    load_tvm()
-    import tvm  # noqa: PLC0415 - after load_tvm
-
-    source = tvm.runtime.empty((nbytes,), "uint8", device)
-    target = tvm.runtime.empty((nbytes,), "uint8", device)
-    source.copyto(target)
+    source = empty((nbytes,), "uint8", device)
+    target = empty((nbytes,), "uint8", device)
+    copy = function("runtime.TVMTensorCopyFromTo")
+    copy(source, target)
     device.sync()
     begun = clock()
     for _ in range(copies):
-        source.copyto(target)
+        copy(source, target)
     device.sync()
     return 2 * nbytes * copies / max(clock() - begun, 1e-9)
 

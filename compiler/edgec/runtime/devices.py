@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import ToolchainError
 from edgec.ir.load import load_tvm
 from edgec.runtime.machine import cpu_model
+from edgec.runtime.tvm_runtime import cpu, is_cpu, tvm_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CUDA = "cuda"
 
-# DLPack's number for the processor.
-_DL_CPU = 1
 _DRIVER = "libcuda.so.1"
 # What TVM's module for CUDA is linked with, and the pip package that has it.
 _RUNTIME = "libcudart.so.13"
@@ -36,11 +34,8 @@ def open_device(kind: str | None, where: str) -> Any:
     Raises:
         ToolchainError: this machine has none, or something that it needs is missing.
     """
-    load_tvm()
-    import tvm  # noqa: PLC0415 - after load_tvm
-
     if kind is None:
-        return tvm.cpu()
+        return cpu()
     if kind != CUDA:
         raise ToolchainError(
             f"its kernels are for {kind}, which only the devices themselves run",
@@ -48,12 +43,9 @@ def open_device(kind: str | None, where: str) -> Any:
             remedy="check it with edgec verify, which runs it on a stand-in",
         )
     load_cuda(where)
+    import tvm  # noqa: PLC0415 - after load_tvm
+
     return tvm.cuda(0)
-
-
-def is_cpu(device: Any) -> bool:
-    """Whether a device of TVM is the processor."""
-    return bool(device.dlpack_device_type() == _DL_CPU)
 
 
 def device_name(device: Any) -> str:
@@ -83,7 +75,7 @@ def load_cuda(where: str, load: Callable[[str], Any] | None = None) -> None:
             where,
             "run: pip install nvidia-cuda-runtime (version 13)",
         )
-        _need(load, [str(_tvm_folder() / _TVM_LIBRARY)], where, "install apache-tvm again")
+        _need(load, [str(tvm_folder() / _TVM_LIBRARY)], where, "install apache-tvm again")
     if not tvm.cuda(0).exist:
         raise ToolchainError(
             "this machine has no NVIDIA GPU that its driver shows",
@@ -125,7 +117,3 @@ def _from_pip() -> list[str]:
     spec = importlib.util.find_spec("nvidia")
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     return [str(Path(folder).parent / _RUNTIME_FOLDER / _RUNTIME) for folder in folders]
-
-
-def _tvm_folder() -> Path:
-    return Path(str(sys.modules["tvm"].__file__)).parent / "lib"

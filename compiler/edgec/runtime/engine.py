@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.artifacts.library_metadata import NO_CACHE
-from edgec.ir.load import load_tvm
 from edgec.models.kv_cache import PAGE_SIZE
 from edgec.runtime.embedded_images import (
     EmbeddedImage,
@@ -23,6 +22,7 @@ from edgec.runtime.embedded_images import (
     with_images,
 )
 from edgec.runtime.forward import Capacity, ForwardPasses, Logits
+from edgec.runtime.tvm_runtime import array_of, function, is_tensor, on_device, shape, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,16 +51,12 @@ class Engine(ForwardPasses):
         weights: Any,
         capacity: Capacity | None = None,
     ) -> None:
-        load_tvm()
-        import tvm  # noqa: PLC0415 - loading takes a second and only engines need it
-
-        self._tvm = tvm
         self._vm = machine
         self.device = device
         self._builtins: dict[str, Any] = {}
         super().__init__(json.loads(str(self._vm["_metadata"]())), library, capacity)
         self._params = [
-            self._on_device(weights.tensor(item["name"])) for item in self.metadata["params"]
+            on_device(weights.tensor(item["name"]), device) for item in self.metadata["params"]
         ]
         self._cache = self._create_cache() if self.has_cache else None
 
@@ -78,15 +74,15 @@ class Engine(ForwardPasses):
         """``softmax(logits / temperature)`` of ``(batch, vocab)``, by the library's kernel."""
         rows = self._tensor(np.ascontiguousarray(logits, np.float32)[:, None, :])
         scale = self._tensor(np.asarray(temperature, np.float32))
-        result: Logits = self._vm["softmax_with_temperature"](rows, scale).numpy()[:, 0]
+        result: Logits = array_of(self._vm["softmax_with_temperature"](rows, scale))[:, 0]
         return result
 
     def in_place(self, name: str, logits: Logits, *arguments: npt.NDArray[Any]) -> Logits:
         """Call ``apply_*_inplace`` on a copy of ``(batch, vocab)`` logits and return that."""
-        tensor = self._tensor(np.ascontiguousarray(logits, np.float32))
-        function = self._vm.module.get_function(name, query_imports=True)
-        function(tensor, *(self._tensor(argument) for argument in arguments))
-        changed: Logits = tensor.numpy()
+        rows = self._tensor(np.ascontiguousarray(logits, np.float32))
+        kernel = self._vm.module.get_function(name, query_imports=True)
+        kernel(rows, *(self._tensor(argument) for argument in arguments))
+        changed: Logits = array_of(rows)
         return changed
 
     def has(self, name: str) -> bool:
@@ -108,9 +104,9 @@ class Engine(ForwardPasses):
             # A library for browsers, which have no bytes on the device and give no sizes.
             rows = self._vm["image_embed"](self._tensor(image.astype(np.uint32)), self._params)
         else:
-            unused = [self._tvm.runtime.ShapeTuple([0])] * 4
+            unused = [shape([0])] * 4
             rows = self._vm["image_embed"](self._tensor(image), *unused, self._params)
-        return EmbeddedImage(rows.numpy())
+        return EmbeddedImage(array_of(rows))
 
     def function(self, name: str) -> Any:
         """A function of the library, for what this class has no method for."""
@@ -126,7 +122,6 @@ class Engine(ForwardPasses):
         self._vm.set_instrument(observer)
 
     def _create_cache(self) -> Any:
-        shape = self._tvm.runtime.ShapeTuple
         return self._vm["create_tir_paged_kv_cache"](
             shape([self.capacity.sequences]),
             shape([self.capacity.tokens]),
@@ -140,17 +135,16 @@ class Engine(ForwardPasses):
 
     def _builtin(self, name: str) -> Any:
         if name not in self._builtins:
-            self._builtins[name] = self._tvm.get_global_func(f"vm.builtin.{name}")
+            self._builtins[name] = function(f"vm.builtin.{name}")
         return self._builtins[name]
 
     def _forward(
         self, name: str, sequences: Sequence[int], tokens: Sequence[Sequence[Token]]
     ) -> Logits:
-        shape = self._tvm.runtime.ShapeTuple
         flat = [token for part in tokens for token in part]
         embedded = self._vm["embed"](self._tensor(text_ids(flat)), self._params)
         if any(isinstance(token, ImageToken) for token in flat):
-            embedded = self._tensor(with_images(embedded.numpy(), flat))
+            embedded = self._tensor(with_images(array_of(embedded), flat))
         width = embedded.shape[-1]
         batched = name == "batch_decode"
         outer = [len(flat), 1] if batched else [1, len(flat)]
@@ -164,16 +158,12 @@ class Engine(ForwardPasses):
         )
         logits, _ = self._vm[name](*arguments, self._cache, self._params)
         self._change("kv_state_end_forward")
-        result: Logits = logits.numpy().reshape(-1, logits.shape[-1])
+        result: Logits = array_of(logits).reshape(-1, logits.shape[-1])
         return result
 
     def _tensor(self, array: npt.NDArray[Any]) -> Any:
-        return self._tvm.runtime.tensor(array, self.device)
-
-    def _on_device(self, tensor: Any) -> Any:
-        return tensor if tensor.device == self.device else tensor.copyto(self.device)
+        return tensor(array, self.device)
 
 
 def _arrays(result: Any) -> tuple[npt.NDArray[Any], ...]:
-    several = [result] if hasattr(result, "numpy") else list(result)
-    return tuple(item.numpy() for item in several)
+    return tuple(array_of(item) for item in ([result] if is_tensor(result) else result))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import platform
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgec.errors import EdgecError, ToolchainError
-from edgec.ir.load import load_tvm
 from edgec.libraries.open import open_library
 from edgec.runtime.amx import permit_amx
-from edgec.runtime.devices import is_cpu, open_device
+from edgec.runtime.devices import open_device
 from edgec.runtime.engine import Engine
 from edgec.runtime.threads import set_threads
+from edgec.runtime.tvm_runtime import Machine, is_cpu
 from edgec.runtime.weights import MappedWeights
 from edgec.target.processor import check_processor
 
@@ -55,7 +55,7 @@ def load_engine(
     # A GPU gets a copy of each tensor, once.
     mapped = MappedWeights(weights, resident=is_cpu(device))
     with opening(library):
-        engine = Engine(open_natively(library, device), device, library, mapped, capacity)
+        engine = Engine(Machine(library, device), device, library, mapped, capacity)
         if not is_cpu(device):
             try_out(engine)
     return engine
@@ -100,23 +100,6 @@ def try_out(engine: Engine) -> None:
     engine.add(0)
     engine.decode(0, 0)
     engine.remove(0)
-
-
-def open_natively(library: Path, device: Any) -> Any:
-    """The virtual machine of a library on a device of this machine.
-
-    Args:
-        library: a shared library for it.
-        device: TVM's handle.
-
-    Raises:
-        Exception: of any kind, if the file isn't a library for this machine.
-    """
-    load_tvm()
-    import tvm  # noqa: PLC0415 - after load_tvm
-    from tvm.runtime.vm import VirtualMachine  # noqa: PLC0415
-
-    return VirtualMachine(tvm.runtime.load_module(str(library)), device)
 
 
 def _kernels_for(library: Path) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgec.runtime.devices import is_cpu
+from edgec.runtime.tvm_runtime import is_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

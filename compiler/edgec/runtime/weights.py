@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgec.ir.load import load_tvm
 from edgec.layouts.shards import ALIGNMENT
 from edgec.layouts.tensor_cache import TensorCache
 from edgec.runtime.pages import map_files
+from edgec.runtime.tvm_runtime import cpu, tensor, view
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,11 +37,8 @@ class MappedWeights:
         Raises:
             CheckpointError: the folder doesn't hold it.
         """
-        load_tvm()
-        import tvm  # noqa: PLC0415 - after load_tvm
-
-        view = self._cache.array(name)
-        if view.ctypes.data % ALIGNMENT:
-            return tvm.runtime.tensor(view, tvm.cpu())
-        self._views.append(view)  # the memory must outlive the tensor
-        return tvm.runtime.from_dlpack(view)
+        stored = self._cache.array(name)
+        if stored.ctypes.data % ALIGNMENT:
+            return tensor(stored, cpu())
+        self._views.append(stored)  # the memory must outlive the tensor
+        return view(stored)

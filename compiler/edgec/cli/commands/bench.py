@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.artifacts.locate import locate_artifact
-from edgec.cli.loading import artifact_argument, context_option, only_run, threads_option, title
+from edgec.cli.loading import artifact_argument, context_option, threads_option, title
 from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import format_bytes, format_seconds, print_json, say, stdout_table
 from edgec.cli.profile_lines import show_profile
 from edgec.runtime.bandwidth import Traffic, copy_rate, read_rate
 from edgec.runtime.bench import Workload, measure, prompt_ids
-from edgec.runtime.devices import device_name, is_cpu
+from edgec.runtime.devices import device_name
 from edgec.runtime.machine import cpu_model, peak_rss
 from edgec.runtime.profile import profile
 from edgec.runtime.session import open_session
 from edgec.runtime.threads import usable_cpus
+from edgec.runtime.tvm_runtime import is_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,6 @@ def command(
     they read and write, and how near that is to the limit of the memory.
     """
     workload = Workload(prompt_tokens, generate_tokens, repeat)
-    only_run()
     session = open_session(locate_artifact(artifact, out), threads=threads, context=context)
     measured = measure(session.engine, session.vocab_size, workload)
     peak = peak_rss()  # before the block of memory whose reading is timed

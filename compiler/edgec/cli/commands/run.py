@@ -11,7 +11,7 @@ import click
 from edgec.artifacts.conversation import COMPLETION
 from edgec.artifacts.locate import locate_artifact
 from edgec.cli.conversing import converse
-from edgec.cli.loading import artifact_argument, context_option, only_run, threads_option, title
+from edgec.cli.loading import artifact_argument, context_option, threads_option, title
 from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import print_json, say
 from edgec.cli.streaming import say_stats, stream
@@ -142,7 +142,6 @@ def command(
     if chat and as_json:
         raise UsageError("--chat has no JSON output", remedy="leave out --chat or --json")
     # What can go wrong without the model comes first: loading a large one takes time.
-    only_run()
     found = locate_artifact(artifact, out)
     if found.interface is not None:
         _refuse_text_options(
