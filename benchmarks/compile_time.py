@@ -36,10 +36,12 @@ def measure(config: dict[str, Any], scheme_name: str) -> dict[str, float]:
     import tvm  # noqa: PLC0415
 
     from edgec.emitters import cpu  # noqa: PLC0415
+    from edgec.emitters.spec import LibrarySpec  # noqa: PLC0415
     from edgec.layouts.find import find_layout  # noqa: PLC0415
     from edgec.models.causal_lm import apply_schemes, parameters_of  # noqa: PLC0415
     from edgec.models.find import load_family  # noqa: PLC0415
     from edgec.passes import pipeline  # noqa: PLC0415
+    from edgec.progress import Silent  # noqa: PLC0415
     from edgec.quantization.plan import tensor_schemes  # noqa: PLC0415
     from edgec.quantization.schemes import find_scheme  # noqa: PLC0415
     from edgec.target import load_target  # noqa: PLC0415
@@ -75,7 +77,8 @@ def measure(config: dict[str, Any], scheme_name: str) -> dict[str, float]:
     mod = pipeline.apply(mod, pipeline.plan_passes() + pipeline.machine_passes(), target)
     lap("4-runtime")
     with tempfile.TemporaryDirectory() as folder:
-        cpu.emit(mod, target, Path(folder))
+        spec = LibrarySpec("model", profile.library.forms, profile.library.page_bytes)
+        cpu.emit(mod, target, Path(folder), spec, Silent())
     lap("machine code and link")
     return seconds
 
