@@ -169,9 +169,11 @@ def test_verify_needs_the_artifact_alone(
     options = ["--no-kernels"] if case.target in COMPILED_ONCE else []
     verified = json.loads(edgec(tmp_path, "verify", str(copy), "--json", *options, PYTHONPATH=path))
     assert verified["target"] == case.target
-    # The golden outputs are what the same code computed on the same stand-in.
+    # The golden outputs are what the same code computed on the same stand-in, in one of several ways; where
+    # activations are rounded, the ways differ by as much as one of them from the reference.
     golden = verified["golden"]
-    assert max(golden["artifact"].values()) <= golden["tolerance"] / 10
+    rounds = "activations" in built(case).report
+    assert max(golden["artifact"].values()) <= golden["tolerance"] / (3 if rounds else 10)
     if not options:
         assert (
             verified["kernels"]["checked"].keys() == built(case).report["kernels"]["checked"].keys()

@@ -47,7 +47,8 @@ def test_a_model_from_the_recipe_to_an_output(tmp_path: Path) -> None:
     )
     artifact = open_artifact(place)
     artifact.check_files()
-    assert artifact.report["outputs"]["last_hidden_state"]["compiler"] <= 1e-4
+    # Activations are rounded to 8 bits: half a percent of each product.
+    assert artifact.report["outputs"]["last_hidden_state"]["compiler"] <= 2e-2
     assert artifact.interface is not None
     assert not (place / "model" / "mlc-chat-config.json").exists()
 

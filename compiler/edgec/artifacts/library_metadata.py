@@ -114,6 +114,14 @@ def embedding_metadata(model_type: str, embedding: Embedding) -> dict[str, Any]:
     }
 
 
+def rounds_activations(metadata: Mapping[str, Any]) -> bool:
+    """Whether a library's kernels round activations to 8 bits: those for weights in tiles do."""
+    return any(
+        item["name"].endswith(".q_weight") and len(item["shape"]) > len(("rows", "columns"))
+        for item in metadata.get("params", ())
+    )
+
+
 def _params(tensors: Sequence[TensorSpec]) -> list[dict[str, Any]]:
     return [
         {

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 _ENOUGH = 12
 # Differences are trusted to stay below this multiple of the largest that was seen.
 _SAFETY = 8.0
+# Where activations are rounded to 8 bits, two ways may differ by this part of the largest logit: twice what
+# was seen in a trained model of six layers, over 2000 tokens. See docs/decisions/0026-rounded-activations.md.
+_ROUNDED = 4e-2
+# And this multiple of what was seen: how large such differences become hardly changes.
+_SAFETY_ROUNDED = 1.5
 
 
 class Agreement:
@@ -22,12 +27,18 @@ class Agreement:
     rounding, and so does what is left in the KV cache. The difference is measured on the text at
     hand. Where it never was any, the kernels are taken to agree bit for bit.
 
+    Kernels that round activations to 8 bits differ by next to nothing until an activation falls on the
+    other side of a step, and by a lot from then on. A few rows don't show that, so it is presumed.
+
     Attributes:
+        rounds: whether the kernels round activations.
         rows: how many were compared.
         largest: ``max |difference|`` of all of them.
     """
 
     def __init__(self) -> None:
+        self.rounds = False
+        self._scale = 0.0
         self.rows = 0
         self.largest = 0.0
         self._most_tokens = 0
@@ -52,6 +63,8 @@ class Agreement:
         with np.errstate(invalid="ignore"):
             differences = np.abs(one - other)
         differences[one == other] = 0  # tokens that are excluded are infinitely unlikely
+        if self.rounds:
+            self._scale = max(self._scale, float(np.abs(other[np.isfinite(other)]).max(initial=0)))
         self.rows += 1
         self.largest = max(self.largest, float(differences.max()))
         self._most_tokens = max(self._most_tokens, tokens)
@@ -70,4 +83,5 @@ class Agreement:
 
         Twice the trusted difference, since one may be too high and the other too low.
         """
-        return 2 * _SAFETY * self.largest
+        safety = _SAFETY_ROUNDED if self.rounds else _SAFETY
+        return 2 * max(safety * self.largest, _ROUNDED * self._scale)

@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgec.artifacts.library_metadata import rounds_activations
 from edgec.errors import UsageError
 from edgec.models.window import SlidingWindow
 from edgec.runtime.agreement import Agreement
@@ -174,6 +175,7 @@ class SpeculativeSequence:
         require_speculation(engine.metadata, "speculative decoding")
         self._engine = engine
         self._learnt = speculation
+        speculation.agreement.rounds = rounds_activations(engine.metadata)
         self._clock = speculation.clock
         self._exact = exact
         self._limit = limit

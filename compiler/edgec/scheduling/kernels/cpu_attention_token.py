@@ -277,7 +277,7 @@ class Parts:
         lanes = Lanes.of(a)
         indices = given.pages.values.shape[0]
         # Every sequence has at most one part that isn't full.
-        most = given.rows + indices // PART
+        most = indices // PART + given.rows
         self._results = T.sblock_alloc_buffer((a.kv_heads, most, a.group, a.head_dim), "float32")
         of_tiles = (a.kv_heads, most, lanes.tiles, lanes.count)
         self._tops = T.sblock_alloc_buffer(of_tiles, "float32")
