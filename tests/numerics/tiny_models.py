@@ -19,7 +19,7 @@ from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.runtime.devices import open_device
 from edgec.runtime.engine import Engine
 from edgec.runtime.forward import Capacity
-from edgec.runtime.load import open_natively
+from edgec.runtime.tvm_runtime import Machine
 from edgec.runtime.weights import MappedWeights
 from edgec.stages import checkpoint, importer, pack, quantize
 from edgec.stages import compile as compile_stage
@@ -104,7 +104,7 @@ def build(
     library = outputs["compile"] / "model.so"
     device = open_device(None, str(library))
     engine = Engine(
-        open_natively(library, device),
+        Machine(library, device),
         device,
         library,
         MappedWeights(outputs["pack"]),

@@ -81,7 +81,7 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "set_threads", lambda: 1)
     monkeypatch.setattr(load, "MappedWeights", lambda _folder, *, resident: resident)
     monkeypatch.setattr(load, "_kernels_for", lambda _library: None)
-    monkeypatch.setattr(load, "open_natively", lambda _library, _device: None)
+    monkeypatch.setattr(load, "Machine", lambda _library, _device: None)
 
 
 def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
