@@ -82,8 +82,8 @@ CASES = [
     *(Case(SMALL, target) for target in DEVICES if target not in LARGER),
     *(Case(SHIPPED, target) for target in LARGER),
 ]
-# What is the same for a target beside them: Adreno's kernels, and Arm code without matrix instructions.
-NIGHTLY = {"android-mali", "linux-arm64-i8mm"}
+# What is the same for a target beside them: Adreno's kernels, and Arm code for machines with Linux.
+NIGHTLY = {"android-mali", "android-cpu", "linux-arm64-i8mm"}
 EVERY = pytest.mark.parametrize(
     "case",
     [
