@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgec.models.window import SlidingWindow
+from edgec.runtime.tvm_runtime import shape
 from edgec.verification.reference import Reference, reference_model
 from edgec.verification.steps import calls
 from numerics.tiny_models import BATCH, CHUNK, SIZES, Built, build, save_random_model
@@ -187,7 +188,6 @@ def test_a_fork_within_the_first_tokens_slides_by_itself(case: Case) -> None:
 def test_the_cache_takes_no_more_than_its_windows(case: Case) -> None:
     """With the capacity that engines give it: pages of tokens that left are used again."""
     engine = case.engine
-    shape = engine._tvm.runtime.ShapeTuple
     cache = engine._cache
     engine._cache = engine.function("create_tir_paged_kv_cache")(
         shape([1]), shape([case.window.size]), shape([CHUNK]), shape([16]), shape([1])
