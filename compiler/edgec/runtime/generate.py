@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from edgec.runtime.embedded_images import Token as PromptToken
     from edgec.runtime.forward import Capacity
-    from edgec.runtime.speculative import Speculation, SpeculationStats, VerifyingEngine
+    from edgec.runtime.reuse import ReusableEngine
+    from edgec.runtime.speculative import Speculation, SpeculationStats
 
 FinishReason = Literal["stop", "length", "context"]
 
@@ -116,7 +117,7 @@ def generate(
         stop_strings: texts that end the answer.
         sequence: the number that the sequence gets in the engine.
         speculation: to guess tokens and compute several at a time, which gives the same text; the
-            engine then takes tokens back, as ``VerifyingEngine`` describes.
+            engine then takes tokens back, as ``ReusableEngine`` describes.
         clock: gives the time in seconds.
 
     Returns:
@@ -138,7 +139,7 @@ def generate(
         limit = fitting if max_tokens is None else min(max_tokens, fitting)
     if speculation is not None:
         exact = options.temperature == 0
-        verifying = cast("VerifyingEngine", engine)
+        verifying = cast("ReusableEngine", engine)
         engine = SpeculativeSequence(verifying, speculation, exact=exact, limit=limit)
     run = _Run(engine, tokenizer, options, StopStrings(stop_strings), sequence, clock)
     return run.steps(

@@ -19,7 +19,7 @@ _SEQUENCE = 0
 
 
 class ReusableEngine(Protocol):
-    """What is wrapped: :class:`edgec.runtime.engine.Engine`."""
+    """An engine that takes tokens back: :class:`edgec.runtime.engine.Engine`."""
 
     metadata: dict[str, Any]
     capacity: Capacity

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from edgec.artifacts.library_metadata import rounds_activations
 from edgec.errors import UsageError
@@ -36,35 +36,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgec.runtime.embedded_images import Token
-    from edgec.runtime.forward import Capacity
+    from edgec.runtime.reuse import ReusableEngine
 
 DRAFT_MAX = 15
 """Most tokens to draft unless asked otherwise: with the one before them a pass of 16."""
-
-
-class VerifyingEngine(Protocol):
-    """What is wrapped: :class:`edgec.runtime.engine.Engine`, or a sequence that is reused."""
-
-    metadata: dict[str, Any]
-    capacity: Capacity
-
-    def add(self, sequence: int) -> None:
-        """Start an empty sequence."""
-
-    def remove(self, sequence: int) -> None:
-        """Forget a sequence."""
-
-    def pop(self, sequence: int, tokens: int) -> None:
-        """Take the last ``tokens`` positions back."""
-
-    def prefill(self, sequence: int, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:
-        """Append tokens; logits ``(vocab,)`` after the last one."""
-
-    def decode(self, sequence: int, token: int) -> npt.NDArray[np.float32]:
-        """Append one token; logits ``(vocab,)`` after it."""
-
-    def all_logits(self, sequence: int, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:
-        """Append tokens; logits ``(len(tokens), vocab)`` after every one."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +141,7 @@ class SpeculativeSequence:
 
     def __init__(
         self,
-        engine: VerifyingEngine,
+        engine: ReusableEngine,
         speculation: Speculation,
         *,
         exact: bool,

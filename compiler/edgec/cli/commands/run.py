@@ -83,7 +83,7 @@ _COMPLETION_TOKENS = 256
     default="off",
     show_default=True,
     help="ngram guesses tokens by what followed the same tokens before, and computes several at a"
-    " time: the same text, faster where it copies from the prompt or from itself.",
+    " time: the same text, in fewer passes where it copies from the prompt or from itself.",
 )
 @click.option(
     "--draft-max",

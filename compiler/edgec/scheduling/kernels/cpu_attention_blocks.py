@@ -45,17 +45,21 @@ class Attention(Heads):
         return lanes
 
 
-class Keys(Protocol):
-    """Keys and values of one sequence and head, a page or as many rows at a time."""
-
-    def select(self, block: Any) -> None:
-        """Make ``block`` the one that is read."""
+class Page(Protocol):
+    """Keys and values of one sequence and head: a page, or as many rows."""
 
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A float32 vector of key (``which`` 0) or value (1) number ``key`` of the block."""
 
     def prefetch(self, which: int, key: Any, block: Any = None) -> None:
-        """Ask for a key or value, of the selected block or of another one."""
+        """Ask for a key or value, of this block or of another one."""
+
+
+class Keys(Page, Protocol):
+    """All of a sequence and head, a block at a time."""
+
+    def select(self, block: Any) -> None:
+        """Make ``block`` the one that is read."""
 
 
 class Paged:

@@ -33,7 +33,7 @@ from edgec.scheduling.kernels.vectors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Keys
+    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Keys, Page
 
 PART = 32
 """Pages of a part: its keys and values are some 100 KiB, many times what merging its result costs."""
@@ -142,7 +142,7 @@ class Token:
             for tile in range(self.lanes.tiles):
                 self._add_values(keys, run, start, count, tile)
 
-    def _score(self, keys: Keys, page: Any, low: Any, high: Any) -> None:
+    def _score(self, keys: Page, page: Any, low: Any, high: Any) -> None:
         """Scores of the selected page, number ``page`` of the block."""
         a, lanes = self.a, self.lanes
         with T.serial(0, lanes.per_page) as step:
@@ -246,7 +246,7 @@ class Run:
         first: Any,
         end: Any,
         pages: tuple[Any, Any],
-        turned: Callable[[Token, Keys, Any, Any], Keys] | None = None,
+        turned: Callable[[Token, Keys, Any, Any], Page] | None = None,
     ) -> None:
         self._first, self._end = first, end
         self.start = T.Bind(T.max(first // BLOCK, pages[0]))
@@ -259,7 +259,7 @@ class Run:
         low = T.Bind(T.max(self._first - page * BLOCK, 0))
         return low, T.Bind(T.min(self._end - page * BLOCK, BLOCK))
 
-    def turned(self, token: Token, keys: Keys, low: Any, high: Any) -> Keys:
+    def turned(self, token: Token, keys: Keys, low: Any, high: Any) -> Page:
         """The selected page's keys."""
         return keys if self._turned is None else self._turned(token, keys, low, high)
 

@@ -152,10 +152,6 @@ class TurnedKeys:
         self._keys = keys
         self._token = token
 
-    def select(self, block: Any) -> None:
-        """Only the page that was rotated is there."""
-        raise NotImplementedError
-
     def prefetch(self, which: int, key: Any, block: Any = None) -> None:
         """Ask for a key or value; see :class:`Paged`."""
         self._keys.prefetch(which, key, block)

@@ -179,8 +179,8 @@ class _Group:
         inverse = T.Bind(T.if_then_else(top > T.float32(0), T.float32(LARGEST) / top, T.float32(0)))
         place = T.Bind(self._group * room + slot)
         T.buffer_store(out.scales, top * T.float32(1 / LARGEST), [block, place])
-        words = T.sblock_alloc_buffer((self._size // WORD,), "int32", scope="local")
-        sums = T.sblock_alloc_buffer((lanes,), "int32", scope="local")
+        words = T.sblock_alloc_buffer((self._size // WORD,), "int32")
+        sums = T.sblock_alloc_buffer((lanes,), "int32")
         total: Any = None
         for i, value in enumerate(self._values):
             # The numbers are within +-127, so that neither conversion cuts off.
