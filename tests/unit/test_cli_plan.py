@@ -30,6 +30,7 @@ FRESH = Preview(
     library=None,
     artifact=4 * MIB,
     budgets=(BudgetCheck("memory_mb", 200 * MIB, 9 * MIB, complete=False),),
+    activations="float32",
 )
 COMPILED = replace(
     FRESH,

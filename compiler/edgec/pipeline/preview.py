@@ -90,6 +90,7 @@ class Preview:
         artifact: bytes of weights, library if it is known, tokenizer and the like; without the
             artifact's own descriptions.
         budgets: those that the recipe sets.
+        activations: their type.
     """
 
     diagnosis: Diagnosis
@@ -98,6 +99,7 @@ class Preview:
     library: int | None
     artifact: int
     budgets: tuple[BudgetCheck, ...]
+    activations: str
 
     @property
     def bits_per_weight(self) -> float:
@@ -154,6 +156,7 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         budgets=budget_checks(
             plan.loaded.recipe.budget, memory, artifact, complete=library is not None
         ),
+        activations=scheme.dtype,
     )
 
 
