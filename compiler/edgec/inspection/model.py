@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from types import MappingProxyType
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgec.checkpoints.quantized import read_format
@@ -56,7 +55,7 @@ class ModelReport:
     sizes: tuple[SchemeSize, ...] = ()
     weights: Weights | None = None
     nearest: Nearest | None = None
-    kv_bytes: Mapping[str, int] = MappingProxyType({})
+    kv_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def problem(self) -> EdgecError | None:

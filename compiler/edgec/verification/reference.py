@@ -217,8 +217,8 @@ def reference_model(
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in filled:
             filled.add(tensor.data_ptr())
-            stored = ours.stored(name)
-            for source, part in checkpoint_tensors(str(model_type), stored, tensor.numpy()):
+            their_name = ours.stored(name)
+            for source, part in checkpoint_tensors(str(model_type), their_name, tensor.numpy()):
                 fill(source, part)
             if (factor := ours.factor(name)) != 1:
                 tensor.mul_(factor)
