@@ -114,7 +114,7 @@ def test_a_cache_of_another_type_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     item = replace(FRESH, memory=replace(FRESH.memory, kv_cache_dtype="int8"))
     monkeypatch.setattr(module, "preview", lambda _plan, _store: item)
     called = call("plan", "tinypy", "-t", "x86-64-v3")
-    assert f"{PARTS} of int8; workspace" in called.out
+    assert f"{PARTS} in int8; workspace" in called.out
     item = replace(FRESH, memory=replace(FRESH.memory, kv_cache_dtype="float32"))
     assert f"{PARTS}; workspace" in call("plan", "tinypy", "-t", "x86-64-v3").out
     called = call("plan", "tinypy", "-t", "x86-64-v3", "--json")

@@ -337,15 +337,15 @@ def test_what_a_rounded_cache_loses_is_printed() -> None:
     cache = {"kl": 3.4e-6, "max_logit_error": 0.01, "perplexity_ratio": 1.00012}
     head = {"verification": {"ran": True, "kv_cache_dtype": "int8"}, "kv_cache": cache}
     assert dict(quality_lines(head)) == {
-        "rounding": "KL 3.4e-06 nats of a KV cache of int8, in PyTorch 3.4e-06 and max |Δlogit| 1.0e-02",
+        "rounding": "KL 3.4e-06 nats of a KV cache in int8, in PyTorch 3.4e-06 and max |Δlogit| 1.0e-02",
         "KV cache": (
-            "of int8, alone in PyTorch: KL 3.4e-06 nats, perplexity ratio 1.00012,"
+            "in int8, alone in PyTorch: KL 3.4e-06 nats, perplexity ratio 1.00012,"
             " max |Δlogit| 1.0e-02"
         ),
     }
     both = {"kl": 1.5e-4, "max_logit_error": 0.25}
     lines = dict(quality_lines({**head, "rounding": both}))
     assert lines["rounding"].startswith(
-        "KL 1.5e-04 nats of activations in 8 bits and a KV cache of int8"
+        "KL 1.5e-04 nats of activations in 8 bits and a KV cache in int8"
     )
-    assert lines["KV cache"].startswith("of int8")
+    assert lines["KV cache"].startswith("in int8")

@@ -46,7 +46,7 @@ def memory_text(memory: Mapping[str, Any], activations: str) -> str:
     parts = [f"weights {format_bytes(memory['weights_bytes'])}"]
     if memory["context_length"]:
         dtype = memory.get("kv_cache_dtype") or activations
-        other = "" if dtype == activations else f" of {dtype}"
+        other = "" if dtype == activations else f" in {dtype}"
         parts.append(f"KV cache {format_bytes(memory['kv_cache_bytes'])}{other}")
     if workspace is not None:
         parts.append(f"workspace {format_bytes(workspace)}")
@@ -138,7 +138,7 @@ def _rounding_lines(report: Mapping[str, Any]) -> list[Line]:
 def _what_is_rounded(report: Mapping[str, Any]) -> str:
     parts = [] if ALL not in report and CACHE in report else ["activations in 8 bits"]
     if CACHE in report:
-        parts.append(f"a KV cache of {_cache(report)}")
+        parts.append(f"a KV cache in {_cache(report)}")
     return " and ".join(parts)
 
 
@@ -165,7 +165,7 @@ def rounding_text(figures: Mapping[str, Any], compiler: Mapping[str, Any] | None
 def cache_text(figures: Mapping[str, Any], dtype: str) -> str:
     """What rounding keys and values loses, and nothing else, in PyTorch."""
     return (
-        f"of {dtype}, alone in PyTorch: KL {figures['kl']:.1e} nats, perplexity ratio"
+        f"in {dtype}, alone in PyTorch: KL {figures['kl']:.1e} nats, perplexity ratio"
         f" {figures['perplexity_ratio']:.5f}, max |Δlogit| {figures['max_logit_error']:.1e}"
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgec.cli.output import format_bytes, format_count
-from edgec.suggest import listing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +28,8 @@ def model_lines(report: ModelReport) -> list[Line]:
         count = report.parameters
         lines.append(("parameters", f"{format_count(count)} ({count:,})"))
     if report.kv_bytes:
-        sizes = [f"{format_bytes(size)} of {dtype}" for dtype, size in report.kv_bytes.items()]
-        lines.append(("KV cache", f"a token takes {listing(sizes, last='or')}"))
+        sizes = [f"{format_bytes(size)} in {dtype}" for dtype, size in report.kv_bytes.items()]
+        lines.append(("KV cache", f"of a token {', '.join(sizes)}"))
     if report.weights is not None:
         lines.append(("weights", _weights(report.weights)))
     return lines
