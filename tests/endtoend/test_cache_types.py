@@ -48,7 +48,7 @@ def test_it_loses_what_pytorch_says_and_does_round(artifact: Artifact) -> None:
     loss, found = report["kv_cache"], report["compiler"]
     assert "rounding" not in report
     assert "activations" not in report
-    assert 1e-3 < loss["max_logit_error"]
+    assert loss["max_logit_error"] > 1e-3
     # Held as it is computed, it would be a hundredth of this.
     assert found["max_logit_error"] > loss["max_logit_error"] / 3
     assert loss["kl"] / 2.5 < found["kl"] < 2.5 * loss["kl"]
