@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from edgec.artifacts.artifact import Artifact
 
-pytestmark = pytest.mark.slow
+# Tests of numerics and of each part show the same on every change.
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 # Unquantized, so that nothing is rounded but keys and values.
 SETTINGS = {

@@ -1,4 +1,4 @@
-"""Models whose keys and values are rounded as a KV cache holds them, in PyTorch."""
+"""Models whose keys and values are rounded as a KV cache holds them: in PyTorch, and libraries beside it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from edgec.models.window import SlidingWindow
 from edgec.verification.reference import Reference, reference_model
 from edgec.verification.rounded_cache import held
 from edgec.verification.rounding import ACTIVATIONS, ALL, CACHE
-from numerics.tiny_models import SIZES
+from edgec.verification.statistics import Comparison
+from edgec.verification.tolerance import ROUNDED_TIMES
+from numerics.family_case import FLOAT16, FLOAT32, Case, tokens_of
+from numerics.tiny_models import CHUNK, SIZES, build, save_random_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -154,3 +158,98 @@ def test_what_is_rounded_has_its_names() -> None:
     assert np.abs(alone.rounded.logits(IDS) - both.rounded.logits(IDS)).max() > 0
     assert not Reference(model._model).roundings
     assert Reference(model._model).rounded is None
+
+
+LIBRARIES: dict[str, tuple[dict[str, Any], str, str, float]] = {
+    "int8": (LLAMA, "q0f32", "int8", FLOAT32),
+    "float16": (LLAMA, "q0f32", "float16", FLOAT32),
+    "int8 of half precision": (LLAMA, "q0f16", "int8", FLOAT16),
+    "keys that the model rotates, layers with windows": (
+        FAMILIES["gemma3_text"],
+        "q0f32",
+        "int8",
+        FLOAT32,
+    ),
+    "heads of which a part turns": (
+        {**LLAMA, "model_type": "stablelm", "partial_rotary_factor": 0.25},
+        "q0f32",
+        "int8",
+        FLOAT32,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "int8" else [pytest.mark.nightly])
+        for name in LIBRARIES
+    ],
+)
+def test_a_library_loses_what_torch_does(name: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    settings, scheme, stored, close = LIBRARIES[name]
+    model = save_random_model(AutoConfig.for_model(**settings), tmp_path / "model", seed=7)
+    built = build(tmp_path / "model", tmp_path / "stages", scheme=scheme, kv_cache=stored)
+    case = Case(built, model, close)
+    tokens = tokens_of(CHUNK - 3)
+    plain = case.reference(tokens)
+    rounded = Reference(model, stored=stored).roundings[CACHE].logits(tokens)
+    measure, scale = np.abs(rounded - plain).max(), np.abs(plain).max()
+    limit = close * scale + ROUNDED_TIMES * measure
+    assert 0 < measure < 0.1 * scale
+
+    case.engine.add(0)
+    found = case.engine.all_logits(0, tokens)
+    assert np.abs(found - plain).max() < limit
+    if close == FLOAT32:
+        # Next to what the cache rounds, nothing is lost: another way to round would show.
+        torch_loss, loss = Comparison("", ""), Comparison("", "")
+        torch_loss.update(plain, rounded, tokens)
+        loss.update(plain, found, tokens)
+        assert 0.5 < loss.summary()["kl"] / torch_loss.summary()["kl"] < 2
+        assert np.abs(found - rounded).max() < np.abs(found - plain).max()
+
+    case.engine.clear()
+    case.engine.add(0)
+    half = len(tokens) // 2
+    rows = {half - 1: case.engine.prefill(0, tokens[:half])}
+    rows |= {at: case.engine.decode(0, tokens[at]) for at in range(half, len(tokens))}
+    for at, row in rows.items():
+        assert np.abs(row - plain[at]).max() < limit
+
+
+@pytest.mark.nightly
+def test_a_library_with_a_window_loses_what_torch_does(tmp_path: Path) -> None:
+    from transformers import LlamaConfig  # noqa: PLC0415
+
+    window = SlidingWindow(24, 4)
+    save_random_model(LlamaConfig(**{**SIZES, "num_key_value_heads": 2}), tmp_path / "m", seed=7)
+    built = build(
+        tmp_path / "m", tmp_path / "stages", scheme="q0f32", window=window, kv_cache="int8"
+    )
+
+    def fill(name: str, out: np.ndarray) -> None:
+        out[:] = built.weights[name]
+
+    model = reference_model(LLAMA, fill, window, stored="int8")
+    tokens, parts = tokens_of(70), [20, *([1] * 30), 20]
+    plain, rounded = (
+        reference.logits(tokens, parts) for reference in (model, model.roundings[CACHE])
+    )
+    measure = np.abs(rounded - plain).max()
+    built.engine.add(0, window)
+    rows, at = [], 0
+    for count in parts:
+        part = tokens[at : at + count]
+        rows.append(
+            built.engine.decode(0, part[0])[None]
+            if count == 1
+            else built.engine.all_logits(0, part)
+        )
+        at += count
+    found = np.concatenate(rows)
+    assert 0 < measure < 0.1 * np.abs(plain).max()
+    assert np.abs(found - plain).max() < ROUNDED_TIMES * measure
+    assert np.abs(found - rounded).max() < np.abs(found - plain).max()
