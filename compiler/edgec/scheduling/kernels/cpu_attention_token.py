@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PART = 32
 """Pages of a part: its keys and values are some 100 KiB, many times what merging its result costs."""
-_PAGES = 4
+PAGES = 4
 """Pages between two looks at the largest score."""
 _ACCUMULATORS = 16
 _MERGED_ALONE = 8
@@ -123,7 +123,7 @@ class Token:
         self._most = Vectors(1, lanes.count)
         self._scale = T.sblock_alloc_buffer((lanes.tiles, lanes.count))
         self._scores = T.sblock_alloc_buffer(
-            (lanes.tiles, _PAGES * lanes.per_page, lanes.count), "float32"
+            (lanes.tiles, PAGES * lanes.per_page, lanes.count), "float32"
         )
         if a.rope is not None:
             half = (a.head_dim // 2,)
@@ -151,9 +151,9 @@ class Token:
 
     def attend(self, run: Run, keys: Keys) -> None:
         """Take in a run of keys."""
-        with T.serial(0, (run.pages + _PAGES - 1) // _PAGES) as block:
-            start = T.Bind(run.start + block * _PAGES)
-            count = T.Bind(T.min(run.start + run.pages - start, _PAGES))
+        with T.serial(0, (run.pages + PAGES - 1) // PAGES) as block:
+            start = T.Bind(run.start + block * PAGES)
+            count = T.Bind(T.min(run.start + run.pages - start, PAGES))
             with T.serial(0, count) as page:
                 low, high = run.within(start + page)
 
@@ -236,11 +236,11 @@ class Token:
                     sums[g * len(part) + c] = self.result[head, column] * scale
             with T.serial(0, count) as page:
                 low, high = run.within(start + page)
-                ahead = T.Bind(start + page + _PAGES) if left == 0 and tile == 0 else None
+                ahead = T.Bind(start + page + PAGES) if left == 0 and tile == 0 else None
                 weigh = functools.partial(
                     self._weigh, _Weighed(sums, tile, part), T.Bind(page), (low, high), ahead
                 )
-                keys.at(start + page, weigh)
+                keys.again(start + page, weigh)
             for g, head in enumerate(heads):
                 for c, column in enumerate(part):
                     T.buffer_store(self.result, sums[g * len(part) + c], [head, column])
