@@ -91,9 +91,7 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         n = int(out.shape.values[-1])
         linear = self._linear(x, weights, out, int(k))
         stored = static_shape(weights[0])[0] * (TILE if linear.tiled else 1)
-        experts = Experts(
-            linear, experts=stored // n, share=int(chosen) if len(outer) == 1 else 1
-        )
+        experts = Experts(linear, experts=stored // n, share=int(chosen) if len(outer) == 1 else 1)
         single = isinstance(tokens, tirx.IntImm) and int(tokens) == 1
         flat_ids = self.builder_.emit(relax.op.reshape(ids, (slots,)))
         flat = self.builder_.emit(relax.op.reshape(x, (rows, k)))

@@ -34,7 +34,6 @@ def rounding(groups: Mapping[int, int]) -> AbstractContextManager[Any]:
     """
     if not groups:
         return nullcontext()
-    torch: Any = importlib.import_module("torch")
     dispatch: Any = importlib.import_module("torch.utils._python_dispatch")
     # The place of the activations among the arguments; the matrix is the next one. Which of them a
     # linear layer becomes depends on its bias, and on whether gradients are wanted. The last two

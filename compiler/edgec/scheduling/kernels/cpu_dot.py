@@ -204,9 +204,7 @@ class _Micro:
             wait for the one before.
     """
 
-    def __init__(
-        self, p: TiledMatmul, given: Operands, rows: int, *, split: bool = False
-    ) -> None:
+    def __init__(self, p: TiledMatmul, given: Operands, rows: int, *, split: bool = False) -> None:
         self._p, self._given, self._rows = p, given, rows
         self._linear, self._dots, self._lanes = p.linear, p.dots, p.dots.lanes
         self._shape = sums_in_registers(p.dots, given.x, rows)

@@ -127,9 +127,7 @@ class _Row(NamedTuple):
 
     def code(self, k: Any) -> Any:
         """Of a column, as int32."""
-        word = self.x.words[
-            self.block, word_place(k // WORD, self.slot, self.room, self.beside)
-        ]
+        word = self.x.words[self.block, word_place(k // WORD, self.slot, self.room, self.beside)]
         return _byte(word, T.Cast("int32", k % WORD))
 
     def scale(self, group: Any) -> Any:

@@ -146,9 +146,7 @@ def preparation(
     return Preparation(name, function, lambda m: outputs(linear, rows, m))
 
 
-def _function(
-    linear: Linear, dots: ByteDots, rows: int, factor: int, *, count: int | None
-) -> Any:
+def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, count: int | None) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
