@@ -94,7 +94,7 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         experts = Experts(linear, experts=stored // n, share=int(chosen) if len(outer) == 1 else 1)
         single = isinstance(tokens, tirx.IntImm) and int(tokens) == 1
         flat_ids = self.builder_.emit(relax.op.reshape(ids, (slots,)))
-        flat = self.builder_.emit(relax.op.reshape(x, (rows, k)))
+        flat = x if len(outer) == 1 else self.builder_.emit(relax.op.reshape(x, (rows, k)))
         plan = self._make.preparation(experts, slots=int(chosen) if single else None)
         activations = [flat] if plan is None else self._prepared(flat, rows, plan)
         grouping = () if single else self._group(ids, flat_ids, slots, experts)
