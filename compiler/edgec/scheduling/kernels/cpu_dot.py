@@ -44,6 +44,9 @@ STEP = 32
 """Columns whose products are summed without a loop."""
 FEW = 2
 """Rows of activations with which every sum would wait for the one before."""
+AHEAD = 64
+"""How many words of a row further on memory is asked for weights: 4 KiB. Measured with AVX-512, 8 rows
+take a fourth less time, one row the same; with AVX2, which computes longer, 128 rows take a sixth more."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,12 @@ class Operands:
         x = Quantized.arguments(p.linear, p.rows, m)
         weights = weight_arguments(p.linear)
         return cls(x, *weights, T.arg("y", T.buffer((m, p.linear.n), p.linear.y_dtype)))
+
+    def ask_early(self, tile: Any, word: Any) -> None:
+        """Ask for words further on: computing with some rows takes longer than a processor looks ahead."""
+        place = T.address_of(self.w[tile, word + AHEAD, 0])
+        # To read, kept in all caches, data. Beyond the last tile nothing happens.
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, 0, 3, 1))
 
 
 def dot_attributes(dots: ByteDots) -> None:
@@ -351,6 +360,8 @@ class _Micro:
     def _codes(self, v: int, word: Any) -> list[Any]:
         """The codes of a vector of words as bytes, four columns at a time."""
         lanes, (tile, first) = self._lanes, self._places[v]
+        if lanes == TILE:
+            self._given.ask_early(tile, word)
         stored = self._given.w[tile, word, ramp(first, 1, lanes)]
         if self._linear.bits == 8:
             if self._flipped:

@@ -6,8 +6,10 @@ tokens are put in the order of their experts, and copies of their rows into bloc
 a register tile, each of one expert: an expert's weights are read once for all its slots. The last block
 of an expert has room for few more rows than it has slots, and an expert without any is not read.
 
-How slots are spread over experts decides over the time that an expert takes, and nothing is known of
-it before. So each thread takes some of the rows of every expert's weights, not some of the experts.
+How slots are spread over experts decides how long each takes. So what is shared among threads is not
+experts but work, the number of slots times the rows of weights that they meet: where a thread's part
+begins is worked out by each. It reads the weights in the order in which they lie, through the end of one
+expert and the beginning of the next.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ if TYPE_CHECKING:
     from edgec.scheduling.kernels.experts import Experts
     from edgec.scheduling.kernels.linear import Preparation
 
-_PARTS = 16
-"""Into about how many parts each expert's rows are cut, for threads to share them evenly."""
+_TASKS = 96
+"""Into how many equal parts the work is cut: a multiple of the numbers of threads that there are."""
 
 
 def expert_preparation(e: Experts, dots: ByteDots, *, slots: int | None) -> Preparation:
@@ -85,6 +87,7 @@ def expert_matmul(e: Experts, dots: ByteDots, *, single: bool) -> Any:
                 else:
                     groups, blocks = Groups(e, slots), _Blocks(e, p, slots)
                     groups.fill(ids)
+                    blocks.count(groups)
                     blocks.fill(x, ids, groups)
                     _by_expert(e, p, Operands(blocks.x, *weights, y), groups, blocks)
         return builder.get()
@@ -105,6 +108,7 @@ class _Blocks:
     Attributes:
         x: in the form that register tiles read.
         first: int32 ``(experts + 1,)``, each expert's first block.
+        work: int32 ``(experts + 1,)``, what is done before each expert's first step.
     """
 
     def __init__(self, e: Experts, p: TiledMatmul, slots: Any) -> None:
@@ -114,15 +118,25 @@ class _Blocks:
         shapes = outputs(e.linear, p.rows, count * p.rows)
         self.x = Quantized(*(T.sblock_alloc_buffer(*shape) for shape in shapes))
         self.first = T.sblock_alloc_buffer((e.experts + 1,), "int32")
+        self.work = T.sblock_alloc_buffer((e.experts + 1,), "int32")
+
+    def count(self, groups: Groups) -> None:
+        """Find out where each expert's blocks and work begin."""
+        rows = T.int32(self._p.rows)
+        for buffer in (self.first, self.work):
+            T.buffer_store(buffer, T.int32(0), [0])
+        with T.serial(0, self._e.experts) as expert:
+            slots = T.Bind(groups.offsets[expert + 1] - groups.offsets[expert])
+            blocks = (slots + rows - T.int32(1)) // rows
+            T.buffer_store(self.first, self.first[expert] + blocks, [expert + 1])
+            # Fewer rows than a block has wait for memory.
+            each = T.if_then_else(slots > 0, T.max(slots, rows), T.int32(0))
+            work = self.work[expert] + each * T.int32(self._p.steps)
+            T.buffer_store(self.work, work, [expert + 1])
 
     def fill(self, x: Quantized, ids: Any, groups: Groups) -> None:
         """Copy each slot's row."""
         e, p, to = self._e, self._p, self.x
-        T.buffer_store(self.first, T.int32(0), [0])
-        with T.serial(0, e.experts) as expert:
-            count = groups.offsets[expert + 1] - groups.offsets[expert]
-            blocks = (count + T.int32(p.rows - 1)) // T.int32(p.rows)
-            T.buffer_store(self.first, self.first[expert] + blocks, [expert + 1])
         with T.parallel(0, self._slots) as place, T.sblock("slot"):
             without_regions()
             slot = T.Bind(T.Cast("int64", groups.order[place]))
@@ -149,24 +163,44 @@ def _by_expert(
     e: Experts, p: TiledMatmul, given: Operands, groups: Groups, blocks: _Blocks
 ) -> None:
     """Rows of an expert's weights are read once for all slots that chose it."""
-    steps = -(-p.steps // _PARTS)
-    parts = -(-p.steps // steps)
-    with T.parallel(0, parts * e.experts) as task, T.sblock("tiles"):
+    with T.parallel(0, _TASKS) as task, T.sblock("tiles"):
         without_regions()
-        part, expert = T.Bind(task // e.experts), T.Bind(task % e.experts)
-        begin = T.Bind(T.Cast("int64", groups.offsets[expert]))
-        count = T.Bind(T.Cast("int64", groups.offsets[expert + 1]) - begin)
-        first, tile = T.Cast("int64", blocks.first[expert]), expert * (e.linear.n // TILE)
-        with (
-            T.serial(0, T.min(steps, p.steps - part * steps)) as step,
-            T.serial(0, T.ceildiv(count, p.rows)) as block,
-        ):
-            top = T.Bind(begin + block * p.rows)
-            place = Place(
-                T.Bind(first + block),
-                part * steps + step,
-                lambda r: T.Cast("int64", groups.order[top + r]),
-                T.Bind(begin + count - top),
-                T.Bind(tile),
-            )
-            one_block(p, given, place)
+        total = T.Bind(T.Cast("int64", blocks.work[e.experts]))
+        low, high = T.Bind(total * task // _TASKS), T.Bind(total * (task + 1) // _TASKS)
+        with T.serial(0, e.experts) as expert:
+            begin = T.Bind(T.Cast("int64", blocks.work[expert]))
+            end = T.Bind(T.Cast("int64", blocks.work[expert + 1]))
+            mine = T.And(begin < end, T.And(begin < high, low < end))
+            with T.If(mine), T.Then():
+                # The work of a step: those that begin in this part are taken.
+                each = T.Bind((end - begin) // p.steps)
+                first = T.Bind(T.ceildiv(T.max(low - begin, 0), each))
+                last = T.Bind(T.ceildiv(T.min(high, end) - begin, each))
+                with T.serial(first, last) as step:
+                    _one_step(e, p, given, groups, blocks, expert, step)
+
+
+def _one_step(
+    e: Experts,
+    p: TiledMatmul,
+    given: Operands,
+    groups: Groups,
+    blocks: _Blocks,
+    expert: Any,
+    step: Any,
+) -> None:
+    """Some rows of an expert's weights with all its slots."""
+    begin = T.Bind(T.Cast("int64", groups.offsets[expert]))
+    count = T.Bind(T.Cast("int64", groups.offsets[expert + 1]) - begin)
+    first = T.Bind(T.Cast("int64", blocks.first[expert]))
+    tile = T.Bind(expert * (e.linear.n // TILE))
+    with T.serial(0, T.ceildiv(count, p.rows)) as block:
+        top = T.Bind(begin + block * p.rows)
+        place = Place(
+            T.Bind(first + block),
+            step,
+            lambda r: T.Cast("int64", groups.order[top + r]),
+            T.Bind(begin + count - top),
+            tile,
+        )
+        one_block(p, given, place)
