@@ -58,12 +58,14 @@ class TiledMatmul:
         dots: how products are summed.
         rows: of activations that meet in registers.
         vectors: of weight rows that they meet.
+        more: sizes of a last block beside the usual ones; see :func:`block_sizes`.
     """
 
     linear: Linear
     dots: ByteDots
     rows: int
     vectors: int
+    more: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -143,7 +145,7 @@ def one_block(p: TiledMatmul, given: Operands, place: Place) -> None:
         _Micro(p, given, p.rows, split=p.rows <= FEW).run(place)
         return
     rest, lowest = place.rest, 0
-    *smaller, whole = block_sizes(p.rows)
+    *smaller, whole = block_sizes(p.rows, p.more)
     for size in smaller:
         with T.If(T.And(rest > lowest, rest <= size)), T.Then():
             _Micro(p, given, size, split=size <= FEW).run(place)

@@ -14,6 +14,7 @@ expert and the beginning of the next.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from edgec.scheduling.kernels.experts import Experts
     from edgec.scheduling.kernels.linear import Preparation
 
+_MORE_SIZES = (6,)
+"""Most experts have a last block: with these, 64 tokens of 8 of 128 experts took 0.88 of the time."""
 _TASKS = 96
 """Into how many equal parts the work is cut: a multiple of the numbers of threads that there are."""
 
@@ -72,7 +75,7 @@ def expert_matmul(e: Experts, dots: ByteDots, *, single: bool) -> Any:
         dots: how products are summed.
         single: whether there is one token.
     """
-    p = register_tile(e.linear, dots, single=single)
+    p = replace(register_tile(e.linear, dots, single=single), more=_MORE_SIZES)
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             dot_attributes(dots)
@@ -146,7 +149,7 @@ class _Blocks:
             end = T.Cast("int64", groups.offsets[expert + 1])
             within = T.Bind((place - begin) % p.rows)
             block = T.Bind(T.Cast("int64", self.first[expert]) + (place - begin) // p.rows)
-            room = T.Bind(room_of(p.rows, end - (place - within)))
+            room = T.Bind(room_of(p.rows, end - (place - within), p.more))
             beside = p.dots.words_beside
             with T.serial(0, e.linear.k // WORD // beside) as words:
                 for i in range(beside):

@@ -64,9 +64,14 @@ class QuantizedRows:
         return cls(**json.loads(text))
 
 
-def block_sizes(rows: int) -> list[int]:
-    """How many rows the last block may have room for: the least of these that is enough."""
-    return [size for size in (1, 2, 4, 8) if size < rows] + [rows]
+def block_sizes(rows: int, more: tuple[int, ...] = ()) -> list[int]:
+    """How many rows the last block may have room for: the least of these that is enough.
+
+    Args:
+        rows: in a block.
+        more: sizes beside the usual ones.
+    """
+    return [size for size in sorted((1, 2, 4, 8, *more)) if size < rows] + [rows]
 
 
 class Quantized:
@@ -164,9 +169,9 @@ def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, count: 
         return builder.get()
 
 
-def room_of(rows: int, rest: Any) -> Any:
+def room_of(rows: int, rest: Any, more: tuple[int, ...] = ()) -> Any:
     """Rows that a block has room for, from the number of rows from its first on."""
-    *smaller, largest = block_sizes(rows)
+    *smaller, largest = block_sizes(rows, more)
     room: Any = T.int64(largest)
     for size in reversed(smaller):
         room = T.if_then_else(rest <= size, T.int64(size), room)
