@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,14 @@ def ids_of(layer: Experts, tokens: int) -> np.ndarray:
     return np.minimum(taken, layer.experts - 1).astype(np.int32)
 
 
-class Compiled:
-    """A layer's kernels for one token and for many, or their references, as machine code."""
+class Kernels:
+    """A layer's kernels for one token and for many, and how they are called.
 
-    def __init__(self, layer: Experts, cpu: str, *, meaning: bool = False) -> None:
-        if not CPUS[cpu][1] <= cpu_features():
-            pytest.skip(f"this CPU has no {cpu}")
-        target = tvm.target.Target({"kind": "llvm", **CPUS[cpu][0]})
+    Attributes:
+        module: with all of them.
+    """
+
+    def __init__(self, layer: Experts, target: Any) -> None:
         kernels = CPUExperts(256, ByteDots.of(target))
         self._layer = layer
         self._plans: list[Any] = []
@@ -66,32 +68,63 @@ class Compiled:
             functions[f"prepare_{number}"] = plan.function
             matmul = kernels.matmul(layer, single=single).with_attr(EXPERTS, layer.to_json())
             functions[f"matmul_{number}"] = matmul
-        module = tvm.IRModule(
+        self.module = tvm.IRModule(
             {name: item.with_attr("global_symbol", name) for name, item in functions.items()}
         )
-        if meaning:
-            module, target = reference_kernels(module), tvm.target.Target("llvm")
-        self._library = tvm.runtime.Executable(tvm.tirx.build(module, target))
 
-    def __call__(self, x: np.ndarray, ids: np.ndarray, stored: list[np.ndarray]) -> list[Any]:
-        """Words, scales and terms of the activations, and the results."""
-        number = int(len(ids) == self._layer.share)
+    def run(self, call: Any, new: Any, x: np.ndarray, ids: np.ndarray, stored: Any) -> list[Any]:
+        """Words, scales and terms of the activations, and the results.
+
+        Args:
+            call: calls a function by its name.
+            new: makes a tensor of an array.
+            x: the activations.
+            ids: the expert of each slot.
+            stored: the weights.
+        """
+        number, linear = int(len(ids) == self._layer.share), self._layer.linear
         outputs = self._plans[number].outputs(len(x))
-        prepared = [tvm.runtime.tensor(np.full(shape, 77, dtype)) for shape, dtype in outputs]
-        linear = self._layer.linear
-        y = tvm.runtime.tensor(np.full((len(ids), linear.n), np.nan, linear.y_dtype))
-        self._library[f"prepare_{number}"](tvm.runtime.tensor(x), *prepared)
-        rest = [tvm.runtime.tensor(item) for item in (ids, *stored)]
-        self._library[f"matmul_{number}"](*prepared, *rest, y)
+        prepared = [new(np.full(shape, 77, dtype)) for shape, dtype in outputs]
+        y = new(np.full((len(ids), linear.n), np.nan, linear.y_dtype))
+        call(f"prepare_{number}", new(x), *prepared)
+        call(f"matmul_{number}", *prepared, *(new(item) for item in (ids, *stored)), y)
         return [item.numpy() for item in (*prepared, y)]
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
-@pytest.mark.parametrize("cpu", CPUS)
-def test_products_equal_float64(layer: Experts, cpu: str) -> None:
-    run, linear = Compiled(layer, cpu), layer.linear
-    tensor = quantized(layer.all)
-    stored = list(dot4.pack(tensor).values())
+@cache
+def compiled(number: int, cpu: str, *, meaning: bool = False) -> Any:
+    """What runs a layer's kernels, or their references, as machine code."""
+    if not CPUS[cpu][1] <= cpu_features():
+        pytest.skip(f"this CPU has no {cpu}")
+    target = tvm.target.Target({"kind": "llvm", **CPUS[cpu][0]})
+    kernels = Kernels(LAYERS[number], target)
+    module = kernels.module
+    if meaning:
+        module, target = reference_kernels(module), tvm.target.Target("llvm")
+    library = tvm.runtime.Executable(tvm.tirx.build(module, target))
+    return partial(
+        kernels.run, lambda name, *arguments: library[name](*arguments), tvm.runtime.tensor
+    )
+
+
+def stored_of(layer: Experts) -> list[np.ndarray]:
+    return list(dot4.pack(quantized(layer.all)).values())
+
+
+@pytest.mark.parametrize(
+    ("cpu", "number"),
+    [
+        ("avx2", 1),
+        ("avx2", 2),
+        ("avx512", 0),
+        ("avx512", 2),
+        pytest.param("avx2", 0, marks=pytest.mark.nightly),
+        pytest.param("avx512", 1, marks=pytest.mark.nightly),
+    ],
+)
+def test_products_equal_float64(cpu: str, number: int) -> None:
+    run, layer = compiled(number, cpu), LAYERS[number]
+    linear, tensor, stored = layer.linear, quantized(layer.all), stored_of(layer)
     weights = tensor.dequantize().astype(np.float64).reshape(layer.experts, linear.n, linear.k)
     for tokens in TOKENS:
         x, ids = activations(linear, tokens), ids_of(layer, tokens)
@@ -105,10 +138,10 @@ def test_products_equal_float64(layer: Experts, cpu: str) -> None:
         assert (np.abs(run(x, ids, stored)[-1] - wanted) <= bound).all(), tokens
 
 
-@pytest.mark.parametrize("cpu", CPUS)
-def test_a_tokens_results_do_not_depend_on_the_tokens_beside_it(cpu: str) -> None:
-    layer = LAYERS[0]
-    run, stored = Compiled(layer, cpu), list(dot4.pack(quantized(layer.all)).values())
+@pytest.mark.parametrize(("cpu", "number"), [("avx2", 2), ("avx512", 0)])
+def test_a_tokens_results_do_not_depend_on_the_tokens_beside_it(cpu: str, number: int) -> None:
+    run, layer = compiled(number, cpu), LAYERS[number]
+    stored = stored_of(layer)
     x, ids = activations(layer.linear, 50), ids_of(layer, 50)
     whole = run(x, ids, stored)[-1]
     for first, last in ((0, 1), (7, 8), (4, 7), (3, 41)):
@@ -117,11 +150,11 @@ def test_a_tokens_results_do_not_depend_on_the_tokens_beside_it(cpu: str) -> Non
         np.testing.assert_array_equal(part, whole[slots])
 
 
-@pytest.mark.parametrize("layer", LAYERS[::2], ids=lambda layer: layer.name)
-def test_references_compute_what_the_kernels_do(layer: Experts) -> None:
+@pytest.mark.parametrize("number", [2, pytest.param(0, marks=pytest.mark.nightly)])
+def test_references_compute_what_the_kernels_do(number: int) -> None:
     """Every word, scale and term of the activations exactly."""
-    kernels, meanings = Compiled(layer, "avx2"), Compiled(layer, "avx2", meaning=True)
-    stored = list(dot4.pack(quantized(layer.all)).values())
+    kernels, meanings = (compiled(number, "avx2", meaning=meaning) for meaning in (False, True))
+    layer, stored = LAYERS[number], stored_of(LAYERS[number])
     for tokens in TOKENS[:-1]:
         arguments = activations(layer.linear, tokens), ids_of(layer, tokens), stored
         (*found, y), (*wanted, right) = kernels(*arguments), meanings(*arguments)
