@@ -17,6 +17,7 @@ import os
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -168,7 +169,7 @@ class Layer:
                     run["prepare"](*prepared)
                 run["matmul"](*(prepared[1:] or prepared), ids, *weights, y)
 
-        return [lambda ids=tensor(ids): call(ids) for ids in routes]
+        return [partial(call, tensor(ids)) for ids in routes]
 
     def _compiled(self, number: int, *, single: bool) -> Any:
         """A product's kernel, and what prepares its activations."""
