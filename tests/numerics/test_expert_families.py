@@ -109,7 +109,7 @@ def built_model(name: str, folder: Path, stages: Path) -> tuple[Built, Any, floa
 
 def make_case(name: str, folder: Path, stages: Path) -> Case:
     made, reference, tolerance = built_model(name, folder, stages)
-    return Case(made, reference, tolerance, partial(_stacked, reference))
+    return Case(made, reference, tolerance, partial(stacked, reference))
 
 
 def family_cases() -> list[FamilyCase]:
@@ -131,25 +131,25 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return built_model(request.param, folder, stages)
 
 
-def _stacked(model: Any, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def stacked(model: Any, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The checkpoint's tensors as the reference holds them."""
     unused = set(weights)
-    stacked = {}
+    tensors = {}
     for name, tensor in model.state_dict().items():
-        stacked[name] = np.full(tensor.shape, np.nan, np.float32)
-        for source, part in checkpoint_tensors(model.config.model_type, name, stacked[name]):
+        tensors[name] = np.full(tensor.shape, np.nan, np.float32)
+        for source, part in checkpoint_tensors(model.config.model_type, name, tensors[name]):
             # A tied head has no tensor of its own.
             tied = "model.embed_tokens.weight" if source not in weights else source
             part[:] = weights[tied]
             unused.discard(tied)
     assert not unused
-    return stacked
+    return tensors
 
 
 @pytest.fixture
 def case(built: Any, request: pytest.FixtureRequest) -> Iterator[Case]:
     made, model, tolerance = built
-    found = Case(made, model, tolerance, partial(_stacked, model))
+    found = Case(made, model, tolerance, partial(stacked, model))
     yield found
     print(f"{request.node.name}: {found.worst:.1e}")
 

@@ -268,6 +268,37 @@ def test_products_with_some_matrices_round_what_they_multiply(
             assert torch.equal(layer(x), plain)
 
 
+@pytest.mark.parametrize("way", ["eager", "grouped_mm"])
+def test_products_with_experts_round_what_they_multiply(way: str) -> None:
+    """However a version of transformers multiplies them."""
+    from transformers.models.qwen3_moe import modeling_qwen3_moe  # noqa: PLC0415
+
+    config = transformers.Qwen3MoeConfig(
+        hidden_size=64,
+        moe_intermediate_size=32,
+        num_experts=3,
+        experts_implementation=way,
+        hidden_act="silu",
+    )
+    experts = modeling_qwen3_moe.Qwen3MoeExperts(config).requires_grad_(requires_grad=False)
+    torch.manual_seed(0)
+    up, down = (torch.nn.init.normal_(item) for item in experts.parameters())
+    x, weights = torch.randn(5, 64), torch.rand(5, 2)
+    ids = torch.tensor([[0, 2], [2, 1], [1, 0], [2, 0], [0, 1]])
+    with rounding({up.data_ptr(): 32, down.data_ptr(): 16}):
+        found = experts(x, ids, weights)
+    wanted = torch.zeros_like(x)
+    for token, slot in np.ndindex(5, 2):
+        expert = ids[token, slot]
+        gate, value = (up[expert] @ rounded_input(x[token], 32)).chunk(2)
+        hidden = rounded_input(torch.nn.functional.silu(gate) * value, 16)
+        wanted[token] += weights[token, slot] * (down[expert] @ hidden)
+    # A number between two steps may fall on either side.
+    assert (found - wanted).abs().max() < 1e-2 * wanted.abs().max()
+    assert (found - wanted).abs().median() < 1e-6 * wanted.abs().max()
+    assert (found - experts(x, ids, weights)).abs().median() > 1e-4 * wanted.abs().max()
+
+
 def test_rounding_is_to_the_nearest_step_and_ties_to_even() -> None:
     x = torch.zeros(1, 64)
     x[0, :8] = torch.tensor([127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 3.49, -126.6])

@@ -41,7 +41,7 @@ def test_experts_are_one_matrix_made_of_the_checkpoints() -> None:
     found = parameters(MIXTRAL)
     gate_up = found["model.layers.1.mlp.experts.gate_up_proj.weight"]
     assert gate_up.shape == (3 * 96, 32)
-    assert gate_up.decode_rows == 2 * 96
+    assert (gate_up.decode_rows, gate_up.matrices) == (2 * 96, 3)
     prefix = "model.layers.1.block_sparse_moe.experts"
     assert [source.name for source in gate_up.sources] == [
         f"{prefix}.{expert}.{name}.weight" for expert in range(3) for name in ("w1", "w3")

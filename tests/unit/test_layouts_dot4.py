@@ -134,7 +134,10 @@ PARAMETERS = [
     parameter("x.proj.weight", (10, 128)),
     parameter("y.proj.weight", (32, 288)),
     parameter("z.proj.weight", (8, 72)),
-    replace(parameter("experts.weight", (48, 64)), decode_rows=8),
+    replace(parameter("experts.weight", (96, 64)), decode_rows=64, matrices=3),
+    # Neither experts of which only the first begins with a tile, nor what no decoding step reads.
+    replace(parameter("few.weight", (48, 64)), decode_rows=16, matrices=6),
+    replace(parameter("tower.weight", (32, 64)), decode_rows=0),
 ]
 SCHEMES = {
     "embed.weight": TensorScheme(4, 32, "float16"),
@@ -143,6 +146,8 @@ SCHEMES = {
     "y.proj.weight": TensorScheme(4, 32, "float16", zeros=True),
     "z.proj.weight": TensorScheme(4, 24, "float16"),
     "experts.weight": TensorScheme(4, 32, "float16"),
+    "few.weight": TensorScheme(4, 32, "float16"),
+    "tower.weight": TensorScheme(4, 32, "float16"),
 }
 
 
@@ -158,8 +163,12 @@ def test_specs_follow_the_parameters() -> None:
         TensorSpec("y.proj.q_zero", (2, 9, 2), "uint32", "y.proj.weight", tile=16),
         TensorSpec("z.proj.q_weight", (8, 9), "uint32", "z.proj.weight"),
         TensorSpec("z.proj.q_scale", (8, 3), "float16", "z.proj.weight"),
-        TensorSpec("experts.q_weight", (48, 8), "uint32", "experts.weight"),
-        TensorSpec("experts.q_scale", (48, 2), "float16", "experts.weight"),
+        TensorSpec("experts.q_weight", (6, 8, 16), "uint32", "experts.weight", tile=16),
+        TensorSpec("experts.q_scale", (6, 2, 16), "float16", "experts.weight", tile=16),
+        TensorSpec("few.q_weight", (48, 8), "uint32", "few.weight"),
+        TensorSpec("few.q_scale", (48, 2), "float16", "few.weight"),
+        TensorSpec("tower.q_weight", (32, 8), "uint32", "tower.weight"),
+        TensorSpec("tower.q_scale", (32, 2), "float16", "tower.weight"),
     ]
     shapes = {
         kind: array.shape

@@ -19,9 +19,10 @@ value of a weight is ``(u - z) * q_scale``, ``z = 8`` (128) without zero points.
 
 Rows of the last tile beyond ``N`` have scales of 0, ``u = 8`` and ``z = 8`` (128).
 
-A matrix whose groups aren't multiples of 32 columns is stored as in :mod:`edgec.layouts.mlc`, and so
-are the matrices of experts, of which kernels read single rows of tokens' own choice. Tensors of
-three axes are tiles, those of two aren't.
+The matrices of experts lie one after the other, so that each begins with a tile of its own where an
+expert's rows are a multiple of 16. Where they aren't, they are stored as in :mod:`edgec.layouts.mlc`,
+as are matrices whose groups aren't multiples of 32 columns, and those that no decoding step reads, such
+as a vision tower's. Tensors of three axes are tiles, those of two aren't.
 """
 
 from __future__ import annotations
@@ -60,11 +61,13 @@ _MIDDLE = {4: np.uint32(0x88888888), 8: np.uint32(0x80808080)}
 
 def tiled(parameter: Parameter, scheme: TensorScheme | None) -> bool:
     """Whether a parameter is stored in tiles."""
-    return (
-        scheme is not None
-        and scheme.group_size % GROUP_MULTIPLE == 0
-        and parameter.decode_rows is None
-    )
+    if scheme is None or scheme.group_size % GROUP_MULTIPLE != 0:
+        return False
+    if parameter.decode_rows is None:
+        return True
+    rows, rest = divmod(parameter.shape[0], parameter.matrices)
+    assert rest == 0, parameter.name
+    return parameter.decode_rows > 0 and rows % TILE == 0
 
 
 def tensors(

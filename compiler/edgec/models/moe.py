@@ -85,6 +85,7 @@ class ExpertMatrix(Matrix):
     ) -> None:
         self.outputs = sum(piece.rows for piece in pieces)
         self.chosen = chosen
+        self.experts = experts
         super().__init__(
             experts * self.outputs,
             columns,
@@ -100,7 +101,8 @@ class ExpertMatrix(Matrix):
     def sources(self, path: str) -> Iterator[Parameter]:
         """The one parameter of this block, of which a decoding step reads the chosen experts."""
         for parameter in super().sources(path):
-            yield replace(parameter, decode_rows=self.chosen * self.outputs)
+            rows = self.chosen * self.outputs
+            yield replace(parameter, decode_rows=rows, matrices=self.experts)
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
         """``(tokens, columns)`` or ``(tokens, chosen, columns)`` to ``(tokens, chosen, rows)``."""

@@ -65,6 +65,7 @@ class Parameter:
         sources: the checkpoint tensors whose concatenation along axis 0 it is,
             each with its rows in the order of :meth:`Source.runs`.
         decode_rows: how many of its rows a decoding step of one sequence reads; None: all.
+        matrices: how many matrices of equal size lie one after the other in it, as experts do.
     """
 
     name: str
@@ -72,3 +73,4 @@ class Parameter:
     role: Role
     sources: tuple[Source, ...]
     decode_rows: int | None = None
+    matrices: int = 1

@@ -16,6 +16,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from edgec.ir.params import extern_call, static_shape
 from edgec.models.moe import CHOOSE_EXPERTS, EXPERT_MATMUL, QUANTIZED_EXPERT_MATMUL
+from edgec.scheduling.kernels.cpu_dot import TILE
 from edgec.scheduling.kernels.experts import (
     EXPERTS,
     ORDER,
@@ -30,6 +31,7 @@ from edgec.scheduling.kernels.linear import Linear
 
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.experts import ExpertKernels
+    from edgec.scheduling.kernels.linear import Preparation
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerExperts")
@@ -87,14 +89,14 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         *outer, k = x.ty.shape.values
         rows = tokens if len(outer) == 1 else slots
         n = int(out.shape.values[-1])
-        experts = Experts(
-            self._linear(x, weights, out, int(k)),
-            experts=static_shape(weights[0])[0] // n,
-            share=int(chosen) if len(outer) == 1 else 1,
-        )
+        linear = self._linear(x, weights, out, int(k))
+        stored = static_shape(weights[0])[0] * (TILE if linear.tiled else 1)
+        experts = Experts(linear, experts=stored // n, share=int(chosen) if len(outer) == 1 else 1)
         single = isinstance(tokens, tirx.IntImm) and int(tokens) == 1
         flat_ids = self.builder_.emit(relax.op.reshape(ids, (slots,)))
-        flat = self.builder_.emit(relax.op.reshape(x, (rows, k)))
+        flat = x if len(outer) == 1 else self.builder_.emit(relax.op.reshape(x, (rows, k)))
+        plan = self._make.preparation(experts, slots=int(chosen) if single else None)
+        activations = [flat] if plan is None else self._prepared(flat, rows, plan)
         grouping = () if single else self._group(ids, flat_ids, slots, experts)
         form = "one" if single else "many"
         kernel = self._kernel(
@@ -107,11 +109,20 @@ class _Lower(PyExprMutator):  # type: ignore[misc]
         result = self.builder_.emit(
             relax.call_tir(
                 kernel,
-                [flat, flat_ids, *grouping, *weights],
+                [*activations, flat_ids, *grouping, *weights],
                 out_ty=relax.TensorType((slots, n), experts.linear.y_dtype),
             )
         )
         return relax.op.reshape(result, (tokens, chosen, n))
+
+    def _prepared(self, x: relax.Var, rows: Any, plan: Preparation) -> list[relax.Expr]:
+        """What a kernel reads in the place of ``x``: one does for both gate and up, and all experts."""
+        kernel = self.builder_.add_func(plan.function, plan.name)
+        types = [relax.TensorType(*output) for output in plan.outputs(rows)]
+        prepared = self.builder_.emit(relax.call_tir(kernel, [x], out_ty=types))
+        return [
+            self.builder_.emit(relax.TupleGetItem(prepared, index)) for index in range(len(types))
+        ]
 
     def _linear(self, x: Any, weights: tuple[Any, ...], out: Any, k: int) -> Linear:
         stored = [(static_shape(weight), str(weight.ty.dtype)) for weight in weights]

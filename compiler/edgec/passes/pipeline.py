@@ -46,6 +46,7 @@ from edgec.scheduling.kernels import (
     gpu_tiles,
     segment_attention,
 )
+from edgec.scheduling.kernels.byte_dots import ByteDots
 from edgec.scheduling.kernels.cpu_cache_format import CacheFormat
 from edgec.scheduling.kernels.cpu_experts import CPUExperts
 from edgec.scheduling.kernels.cpu_linear import kernels_in_steps, linear_kernels
@@ -124,7 +125,7 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 LowerLinear(
                     linear_kernels(vector_bits, target), kernels_in_steps(vector_bits, target)
                 ),
-                LowerExperts(CPUExperts(vector_bits)),
+                LowerExperts(CPUExperts(vector_bits, ByteDots.of(target))),
                 LowerSegmentAttention(segment_attention.on_cpu(vector_bits)),
                 LowerQuantizedTake(),
             ],

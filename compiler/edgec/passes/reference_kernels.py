@@ -111,8 +111,9 @@ def reference_kernels(
 def _linear_meaning(function: tirx.PrimFunc) -> Any:
     """What a linear layer's kernel, or one that prepares its activations, computes; None for others."""
     if (rows := function.attrs.get(QUANTIZE)) is not None:
-        what = QuantizedRows.from_json(str(rows))
-        return dot_meaning.quantize(what, single=_single(function.params[0]))
+        count = function.params[0].shape[0]
+        known = int(count) if isinstance(count, tirx.IntImm) else None
+        return dot_meaning.quantize(QuantizedRows.from_json(str(rows)), known)
     attribute = function.attrs.get(LINEAR)
     if attribute is None:
         return None
@@ -145,6 +146,8 @@ def _expert_meaning(function: tirx.PrimFunc) -> Any:
         return experts_meaning.tiles(Grouping.from_json(tiles))
     if (experts := attribute(EXPERTS)) is not None:
         layer = Experts.from_json(experts)
+        if layer.linear.tiled:
+            return dot_meaning.expert_matmul(layer, int(function.attrs.get(BESIDE, 1)))
         ungrouped = len(("x", "ids", "w", "y")) + bool(layer.linear.bits) + layer.linear.zeros
         return experts_meaning.expert_matmul(layer, grouped=len(function.params) > ungrouped)
     return None

@@ -58,6 +58,7 @@ class ModelFile:
                     for source in item["sources"]
                 ),
                 item["decode_rows"],
+                item["matrices"],
             )
             for item in data["parameters"]
         )

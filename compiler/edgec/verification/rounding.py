@@ -33,27 +33,28 @@ def rounding(groups: Mapping[int, int]) -> AbstractContextManager[Any]:
 
     Args:
         groups: how many columns share a scale, by the address of the memory that a matrix lies in, of
-            all of it or of some of its rows. Empty: nothing is rounded.
+            all of it or of some of its rows, or the first of several. Empty: nothing is rounded.
     """
     if not groups:
         return nullcontext()
-    torch: Any = importlib.import_module("torch")
     dispatch: Any = importlib.import_module("torch.utils._python_dispatch")
-    aten = torch.ops.aten
     # The place of the activations among the arguments; the matrix is the next one. Which of them a
-    # linear layer becomes depends on its bias, and on whether gradients are wanted.
+    # linear layer becomes depends on its bias, and on whether gradients are wanted. The last two
+    # multiply rows by matrices that lie one after the other, experts; which one, the versions decide.
     places = {
-        aten.linear.default: 0,
-        aten.matmul.default: 0,
-        aten.mm.default: 0,
-        aten.addmm.default: 1,
+        "aten::linear": 0,
+        "aten::matmul": 0,
+        "aten::mm": 0,
+        "aten::addmm": 1,
+        "aten::_grouped_mm": 0,
+        "transformers::grouped_mm_fallback": 0,
     }
 
     class Rounding(dispatch.TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            place = places.get(function)
+            place = places.get(function.name())
             if place is not None:
                 group = groups.get(args[place + 1].untyped_storage().data_ptr())
                 if group is not None:

@@ -1,4 +1,4 @@
-"""A mixture of experts on CPUs: routing and products.
+"""A mixture of experts on CPUs: routing, and products with weights that lie row by row.
 
 Few slots, as in decoding, each read the rows of their own expert, with the loops of a linear layer's
 single row. Many are counted and put in the order of their experts first: then a tile of an expert's
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from edgec.scheduling.kernels import HAND_WRITTEN
+from edgec.scheduling.kernels import HAND_WRITTEN, cpu_dot_experts
 from edgec.scheduling.kernels.cpu_matmul import (
     ROWS,
     Activations,
@@ -25,11 +25,14 @@ from edgec.scheduling.kernels.cpu_matmul import (
     row_sums,
     store,
 )
+from edgec.scheduling.kernels.expert_groups import Groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgec.scheduling.kernels.byte_dots import ByteDots
     from edgec.scheduling.kernels.experts import Experts, Grouping, Routing
+    from edgec.scheduling.kernels.linear import Preparation
 
 _DIRECT = 4
 """Up to how many slots of an expert each meets the codes as they are stored. For more, unpacking them
@@ -44,10 +47,12 @@ class CPUExperts:
 
     Attributes:
         vector_bits: width of the registers to use.
+        dots: how products of bytes are summed, for weights in tiles; None if the CPU can't.
         grouping: none: kernels group slots themselves.
     """
 
     vector_bits: int
+    dots: ByteDots | None = None
     grouping: int | None = None
 
     def choose(self, routing: Routing) -> Any:
@@ -58,9 +63,24 @@ class CPUExperts:
         """Not asked for."""
         raise AssertionError(grouping)
 
+    def preparation(self, experts: Experts, *, slots: int | None) -> Preparation | None:
+        """Quantization, where products of bytes are summed."""
+        if not experts.linear.tiled:
+            return None
+        return cpu_dot_experts.expert_preparation(experts, self._dots, slots=slots)
+
     def matmul(self, experts: Experts, *, single: bool) -> Any:
         """Tiles of rows in parallel."""
+        if experts.linear.tiled:
+            return cpu_dot_experts.expert_matmul(experts, self._dots, single=single)
         return expert_matmul(experts, self.vector_bits, single=single)
+
+    @property
+    def _dots(self) -> ByteDots:
+        assert self.dots is not None, (
+            "a profile with this layout names a CPU that adds products of bytes"
+        )
+        return self.dots
 
 
 def choose(r: Routing) -> Any:
@@ -74,8 +94,8 @@ def choose(r: Routing) -> Any:
             ids = T.arg("ids", T.buffer((m, r.chosen), "int32"))
             with T.sblock("root"), T.parallel(0, m) as token, T.sblock("token"):
                 taken = T.sblock_alloc_buffer((r.experts,), "bool")
-                best = T.sblock_alloc_buffer((1,), "int32", scope="local")
-                total = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                best = T.sblock_alloc_buffer((1,), "int32")
+                total = T.sblock_alloc_buffer((1,), "float32")
                 with T.serial(0, r.experts) as expert:
                     T.buffer_store(taken, False, [expert])
                 with T.serial(0, r.chosen) as place:
@@ -116,7 +136,7 @@ def expert_matmul(e: Experts, vector_bits: int, *, single: bool) -> Any:
                 if single:
                     _by_slot(e, p, packed, ids, weights, y, slots)
                 else:
-                    groups = _Groups(e, slots)
+                    groups = Groups(e, slots)
                     with T.If(slots <= e.few):
                         with T.Then():
                             _by_slot(e, p, packed, ids, weights, y, slots)
@@ -141,34 +161,8 @@ def _by_slot(
             store(y, slot, tile * ROWS + r, sums[r], e.linear, guard=n % ROWS != 0)
 
 
-class _Groups:
-    """The slots in the order of their experts, by counting."""
-
-    def __init__(self, e: Experts, slots: Any) -> None:
-        self._experts = e.experts
-        self._slots = slots
-        self.order = T.sblock_alloc_buffer((slots,), "int32")
-        self.offsets = T.sblock_alloc_buffer((e.experts + 1,), "int32")
-        self._places = T.sblock_alloc_buffer((e.experts,), "int32")
-
-    def fill(self, ids: Any) -> None:
-        """Count and sort; one thread is faster than many would be to start."""
-        with T.serial(0, self._experts) as expert:
-            T.buffer_store(self._places, T.int32(0), [expert])
-        with T.serial(0, self._slots) as slot:
-            T.buffer_store(self._places, self._places[ids[slot]] + 1, [ids[slot]])
-        T.buffer_store(self.offsets, T.int32(0), [0])
-        with T.serial(0, self._experts) as expert:
-            begin = self.offsets[expert]
-            T.buffer_store(self.offsets, begin + self._places[expert], [expert + 1])
-            T.buffer_store(self._places, begin, [expert])
-        with T.serial(0, self._slots) as slot:
-            T.buffer_store(self.order, T.Cast("int32", slot), [self._places[ids[slot]]])
-            T.buffer_store(self._places, self._places[ids[slot]] + 1, [ids[slot]])
-
-
 def _by_expert(
-    e: Experts, p: Matmul, packed: Activations, groups: _Groups, weights: Weights, y: Any
+    e: Experts, p: Matmul, packed: Activations, groups: Groups, weights: Weights, y: Any
 ) -> None:
     """A tile of an expert's rows is read once for all slots that chose it."""
     tiles = -(-e.linear.n // p.tile[0])

@@ -16,6 +16,8 @@ from edgec.scheduling.kernels.linear import Linear
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgec.scheduling.kernels.linear import Preparation
+
 ROUTING = "edgec.routing"
 """Attribute of a kernel that chooses experts, as :meth:`Routing.to_json` says it."""
 ORDER, TILES = "edgec.expert_order", "edgec.expert_tiles"
@@ -145,8 +147,18 @@ class ExpertKernels(Protocol):
         work-groups take, then zeros.
         """
 
+    def preparation(self, experts: Experts, *, slots: int | None) -> Preparation | None:
+        """What happens to activations before ``matmul`` reads them.
+
+        Args:
+            experts: the layer.
+            slots: how many there are, if there is one token.
+        """
+
     def matmul(self, experts: Experts, *, single: bool) -> Any:
         """The PrimFunc ``(x (r, k), ids (s,)[, order, tiles], w[, scales[, zeros]], y (s, n))``.
+
+        With a preparation, its outputs stand in the place of ``x``.
 
         Args:
             experts: the layer.

@@ -62,6 +62,9 @@ class GPUExperts:
         """One work-group for each expert, then one for all."""
         return {"order": _order(grouping), "tiles": _tiles(grouping)}
 
+    def preparation(self, experts: Experts, *, slots: int | None) -> None:
+        """None: activations are read as they are."""
+
     def matmul(self, experts: Experts, *, single: bool) -> Any:
         """One form, or both with a choice in the host's code."""
         return _one_token(experts) if single else _many_tokens(experts)

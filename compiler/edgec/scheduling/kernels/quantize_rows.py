@@ -64,9 +64,14 @@ class QuantizedRows:
         return cls(**json.loads(text))
 
 
-def block_sizes(rows: int) -> list[int]:
-    """How many rows the last block may have room for: the least of these that is enough."""
-    return [size for size in (1, 2, 4, 8) if size < rows] + [rows]
+def block_sizes(rows: int, more: tuple[int, ...] = ()) -> list[int]:
+    """How many rows the last block may have room for: the least of these that is enough.
+
+    Args:
+        rows: in a block.
+        more: sizes beside the usual ones.
+    """
+    return [size for size in sorted((1, 2, 4, 8, *more)) if size < rows] + [rows]
 
 
 class Quantized:
@@ -121,26 +126,40 @@ def outputs(linear: Linear | QuantizedRows, rows: int, m: Any) -> list[tuple[tup
     ]
 
 
-def preparation(linear: Linear, dots: ByteDots, rows: int, *, single: bool) -> Preparation:
-    """Quantization for a layer whose kernel takes ``rows`` rows at a time."""
+def preparation(
+    linear: Linear, dots: ByteDots, rows: int, *, single: bool, count: int = 1
+) -> Preparation:
+    """Quantization for a layer whose kernel takes ``rows`` rows at a time.
+
+    Args:
+        linear: the layer.
+        dots: how its kernel adds up products.
+        rows: in a block.
+        single: whether the number of rows is known.
+        count: the number of rows, if it is known.
+    """
     zero = 0 if dots.signed and linear.bits == 8 else linear.middle
     factor = 1 if linear.zeros else zero
     name = f"quantize_{linear.x_dtype}_{linear.k}_by_{linear.group}_in_{rows}_times_{factor}"
+    if single and count > 1:
+        name += f"_{count}_rows"
+    elif rows == 1 and not single:
+        name += "_row_by_row"
     what = QuantizedRows(linear.x_dtype, linear.k, linear.group, rows, factor, dots.words_beside)
-    function = _function(linear, dots, rows, factor, single=single)
+    function = _function(linear, dots, rows, factor, count=count if single else None)
     function = function.with_attr(QUANTIZE, what.to_json())
     return Preparation(name, function, lambda m: outputs(linear, rows, m))
 
 
-def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, single: bool) -> Any:
+def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, count: int | None) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
-            m = 1 if single else T.int64()
+            m = T.int64() if count is None else count
             x = T.arg("x", T.buffer((m, linear.k), linear.x_dtype))
             out = Quantized.arguments(linear, rows, m)
-            # A row takes about as long as it takes to start a thread.
-            loop = T.serial if single else T.parallel
+            # A row takes about as long as it takes to start a thread, or less where there are several.
+            loop = T.parallel if count is None else T.serial
             with T.sblock("root"), loop(0, m) as row, T.sblock("row"):
                 without_regions()
                 block = T.Bind(row // rows)
@@ -150,9 +169,9 @@ def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, single:
         return builder.get()
 
 
-def room_of(rows: int, rest: Any) -> Any:
+def room_of(rows: int, rest: Any, more: tuple[int, ...] = ()) -> Any:
     """Rows that a block has room for, from the number of rows from its first on."""
-    *smaller, largest = block_sizes(rows)
+    *smaller, largest = block_sizes(rows, more)
     room: Any = T.int64(largest)
     for size in reversed(smaller):
         room = T.if_then_else(rest <= size, T.int64(size), room)
