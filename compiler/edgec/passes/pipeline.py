@@ -27,6 +27,7 @@ from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.passes.attach_logit_functions import AttachLogitFunctions
 from edgec.passes.attach_samplers import SAMPLER_FUNCTIONS, AttachSamplers
 from edgec.passes.fuse_add_norm import FuseAddNorm
+from edgec.passes.keep_planned import KeepPlanned
 from edgec.passes.lower_experts import LowerExperts
 from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
@@ -35,6 +36,7 @@ from edgec.passes.order_shape_stores import OrderShapeStores
 from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
 from edgec.passes.replace_cache_kernels_gpu import ReplaceCacheKernelsGPU
 from edgec.passes.reuse_inputs import ReuseInputs
+from edgec.passes.share_tensors import ShareTensors
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
 from edgec.passes.vector_sigmoid import vector_sigmoids
@@ -236,10 +238,13 @@ def machine_passes() -> list[Any]:
     """Phase 4 from the memory plan to the virtual machine."""
     transform = relax.transform
     return [
+        ShareTensors(),
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
+        KeepPlanned(),
         transform.LowerRuntimeBuiltin(),
         transform.ComputePrimValue(),
+        ShareTensors(),
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
         OrderShapeStores(),
