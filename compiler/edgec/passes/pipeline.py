@@ -27,6 +27,7 @@ from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.passes.attach_logit_functions import AttachLogitFunctions
 from edgec.passes.attach_samplers import SAMPLER_FUNCTIONS, AttachSamplers
 from edgec.passes.fuse_add_norm import FuseAddNorm
+from edgec.passes.fuse_quantize import FuseQuantize
 from edgec.passes.keep_planned import KeepPlanned
 from edgec.passes.lower_experts import LowerExperts
 from edgec.passes.lower_linear import LowerLinear
@@ -43,13 +44,19 @@ from edgec.passes.vector_sigmoid import vector_sigmoids
 from edgec.passes.web_images import WebImages
 from edgec.scheduling.kernels import (
     cpu_logits,
+    cpu_norm,
     gpu_linear,
     gpu_logits,
+    gpu_norm,
     gpu_tiles,
     segment_attention,
 )
 from edgec.scheduling.kernels.cpu_experts import CPUExperts
-from edgec.scheduling.kernels.cpu_linear import kernels_in_steps, linear_kernels
+from edgec.scheduling.kernels.cpu_linear import (
+    kernels_in_steps,
+    linear_kernels,
+    quantizes_in_producers,
+)
 from edgec.scheduling.kernels.gpu_experts import GPUExperts
 from edgec.scheduling.kernels.gpu_work_group import Limits
 from edgec.scheduling.rules.cpu import CPUElementwise
@@ -122,9 +129,11 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "1-layout",
             [
                 StoreWeights(lowering.stored_weights),
+                FuseAddNorm(cpu_norm.norm_kernels(vector_bits)),
                 LowerLinear(
                     linear_kernels(vector_bits, target), kernels_in_steps(vector_bits, target)
                 ),
+                *_quantizing(vector_bits, target),
                 LowerExperts(CPUExperts(vector_bits)),
                 LowerSegmentAttention(segment_attention.on_cpu(vector_bits)),
                 LowerQuantizedTake(),
@@ -136,6 +145,13 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             [dlight.ApplyDefaultSchedule(CPUElementwise(vector_bits))],
         ),
     ]
+
+
+def _quantizing(vector_bits: int, target: tvm.target.Target) -> list[Any]:
+    """What makes one kernel of quantization and what comes before it, and drops what that was made of."""
+    if not quantizes_in_producers(target):
+        return []
+    return [FuseQuantize(vector_bits), relax.transform.DeadCodeElimination()]
 
 
 def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
@@ -161,7 +177,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "1-layout",
             [
                 StoreWeights(lowering.stored_weights),
-                FuseAddNorm(limits),
+                FuseAddNorm(gpu_norm.norm_kernels(limits)),
                 LowerLinear(linear_kernels_for(target)),
                 LowerExperts(GPUExperts()),
                 LowerSegmentAttention(segment_attention.on_gpu(target, by_hand=_by_hand(target))),

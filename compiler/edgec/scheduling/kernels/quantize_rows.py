@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
@@ -127,26 +127,32 @@ def preparation(linear: Linear, dots: ByteDots, rows: int, *, single: bool) -> P
     factor = 1 if linear.zeros else zero
     name = f"quantize_{linear.x_dtype}_{linear.k}_by_{linear.group}_in_{rows}_times_{factor}"
     what = QuantizedRows(linear.x_dtype, linear.k, linear.group, rows, factor, dots.words_beside)
-    function = _function(linear, dots, rows, factor, single=single)
+    function = _function(what, dots, single=single)
     function = function.with_attr(QUANTIZE, what.to_json())
     return Preparation(name, function, lambda m: outputs(linear, rows, m))
 
 
-def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, single: bool) -> Any:
+def _function(q: QuantizedRows, dots: ByteDots, *, single: bool) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
             m = 1 if single else T.int64()
-            x = T.arg("x", T.buffer((m, linear.k), linear.x_dtype))
-            out = Quantized.arguments(linear, rows, m)
+            x = T.arg("x", T.buffer((m, q.k), q.x_dtype))
+            out = Quantized.arguments(q, q.rows, m)
             # A row takes about as long as it takes to start a thread.
             loop = T.serial if single else T.parallel
             with T.sblock("root"), loop(0, m) as row, T.sblock("row"):
                 without_regions()
-                block = T.Bind(row // rows)
-                room = T.Bind(room_of(rows, m - block * rows))
-                with T.serial(0, linear.k // linear.group) as group:
-                    _Group(linear, dots, x, row, group).write(out, block, row % rows, room, factor)
+                block = T.Bind(row // q.rows)
+                room = T.Bind(room_of(q.rows, m - block * q.rows))
+                lanes = max(dots.lanes, WORD)
+                with T.serial(0, q.k // q.group) as group:
+                    first = group * q.group
+                    values = [
+                        T.Bind(as_float(x[row, ramp(first + i, 1, lanes)], lanes))
+                        for i in range(0, q.group, lanes)
+                    ]
+                    quantize_group(q, values, out, Place(block, row % q.rows, room, group))
         return builder.get()
 
 
@@ -159,54 +165,66 @@ def room_of(rows: int, rest: Any) -> Any:
     return room
 
 
-class _Group:
-    """One group of columns of a row."""
+class Place(NamedTuple):
+    """Where a group of columns of a row goes.
 
-    def __init__(self, linear: Linear, dots: ByteDots, x: Any, row: Any, group: Any) -> None:
-        lanes = max(dots.lanes, WORD)
-        self._lanes, self._group, self._size = lanes, group, linear.group
-        self._beside = dots.words_beside
-        first = group * linear.group
-        self._values = [
-            T.Bind(as_float(x[row, ramp(first + i, 1, lanes)], lanes))
-            for i in range(0, linear.group, lanes)
-        ]
+    Attributes:
+        block: number of the block of rows.
+        slot: of the row in it.
+        room: rows that the block has room for.
+        group: number of the group.
+    """
 
-    def write(self, out: Quantized, block: Any, slot: Any, room: Any, factor: int) -> None:
-        """Quantize and store it."""
-        lanes = self._lanes
-        top = self._largest()
-        inverse = T.Bind(T.if_then_else(top > T.float32(0), T.float32(LARGEST) / top, T.float32(0)))
-        place = T.Bind(self._group * room + slot)
-        T.buffer_store(out.scales, top * T.float32(1 / LARGEST), [block, place])
-        words = T.sblock_alloc_buffer((self._size // WORD,), "int32")
-        sums = T.sblock_alloc_buffer((lanes,), "int32")
-        total: Any = None
-        for i, value in enumerate(self._values):
-            # The numbers are within +-127, so that neither conversion cuts off.
-            steps = T.nearbyint(value * T.broadcast(inverse, lanes))
-            code = T.Bind(T.Cast(vector("int32", lanes), steps))
-            total = code if total is None else total + code
-            count = lanes // WORD
-            packed = T.reinterpret(vector("int32", count), T.Cast(vector("int8", lanes), code))
-            T.buffer_store(words, packed, [ramp(i * count, 1, count)])
-        first = self._group * (self._size // WORD)
-        for i in range(self._size // WORD):
-            at = word_place(first + i, slot, room, self._beside)
-            T.buffer_store(out.words, words[i], [block, at])
-        T.buffer_store(sums, total, [ramp(0, 1, lanes)])
-        half = lanes // 2
-        while half:
-            folded = sums[ramp(0, 1, half)] + sums[ramp(half, 1, half)]
-            T.buffer_store(sums, folded, [ramp(0, 1, half)])
-            half //= 2
-        T.buffer_store(out.terms, sums[0] * T.int32(-factor), [block, place])
+    block: Any
+    slot: Any
+    room: Any
+    group: Any
 
-    def _largest(self) -> Any:
-        """The largest magnitude."""
-        largest = T.abs(self._values[0])
-        for value in self._values[1:]:
-            largest = T.max(largest, T.abs(value))
-        fold = Row(self._lanes)
-        fold.store(largest)
-        return T.Bind(fold.reduce(T.max))
+
+def quantize_group(q: QuantizedRows, values: list[Any], out: Quantized, place: Place) -> None:
+    """Quantize and store a group of columns of a row.
+
+    Args:
+        q: how.
+        values: vectors of float32, bound to variables; 4 lanes at least.
+        out: where to.
+        place: where in it.
+    """
+    block, slot, room, group = place
+    lanes = q.group // len(values)
+    top = _largest(values, lanes)
+    inverse = T.Bind(T.if_then_else(top > T.float32(0), T.float32(LARGEST) / top, T.float32(0)))
+    at = T.Bind(group * room + slot)
+    T.buffer_store(out.scales, top * T.float32(1 / LARGEST), [block, at])
+    words = T.sblock_alloc_buffer((q.group // WORD,), "int32")
+    sums = T.sblock_alloc_buffer((lanes,), "int32")
+    total: Any = None
+    for i, value in enumerate(values):
+        # The numbers are within +-127, so that neither conversion cuts off.
+        steps = T.nearbyint(value * T.broadcast(inverse, lanes))
+        code = T.Bind(T.Cast(vector("int32", lanes), steps))
+        total = code if total is None else total + code
+        count = lanes // WORD
+        packed = T.reinterpret(vector("int32", count), T.Cast(vector("int8", lanes), code))
+        T.buffer_store(words, packed, [ramp(i * count, 1, count)])
+    first = group * (q.group // WORD)
+    for i in range(q.group // WORD):
+        word = word_place(first + i, slot, room, q.beside)
+        T.buffer_store(out.words, words[i], [block, word])
+    T.buffer_store(sums, total, [ramp(0, 1, lanes)])
+    half = lanes // 2
+    while half:
+        folded = sums[ramp(0, 1, half)] + sums[ramp(half, 1, half)]
+        T.buffer_store(sums, folded, [ramp(0, 1, half)])
+        half //= 2
+    T.buffer_store(out.terms, sums[0] * T.int32(-q.factor), [block, at])
+
+
+def _largest(values: list[Any], lanes: int) -> Any:
+    """The largest magnitude."""
+    largest = T.abs(values[0])
+    for value in values[1:]:
+        largest = T.max(largest, T.abs(value))
+    fold = Row(lanes)
+    fold.store(largest)
+    return T.Bind(fold.reduce(T.max))

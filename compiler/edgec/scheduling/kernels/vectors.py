@@ -187,3 +187,12 @@ def exp2(x: Any, lanes: int) -> Any:
     exponent = T.Cast(vector("int32", lanes), whole) + broadcast(T.int32(127), lanes)
     power = T.shift_left(exponent, broadcast(T.int32(23), lanes))
     return T.Bind(result * T.reinterpret(vector("float32", lanes), power))
+
+
+def sigmoid(x: Any, lanes: int) -> Any:
+    """``1 / (1 + exp(-x))`` in float32, within 5e-7 of the value; below -87 it is 1e-38."""
+    power = T.min(
+        x * broadcast(T.float32(-math.log2(math.e)), lanes), broadcast(T.float32(126), lanes)
+    )
+    one = broadcast(T.float32(1), lanes)
+    return T.Bind(one / (one + exp2(T.Bind(power), lanes)))
