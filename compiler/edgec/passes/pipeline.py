@@ -120,7 +120,8 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 AttachKVCache(lowering.cache, target),
                 ReplaceAttentionCPU(lowering.cache, vector_bits),
                 AttachLogitFunctions(
-                    lowering.vocab_size, cpu_logits.logit_kernels(lowering.vocab_size)
+                    lowering.vocab_size,
+                    cpu_logits.logit_kernels(lowering.vocab_size, vector_bits),
                 ),
                 *_common(lowering, target),
             ],

@@ -60,6 +60,14 @@ class Vectors:
     def __setitem__(self, index: int, value: Any) -> None:
         T.buffer_store(self._vectors[index], value, [ramp(0, 1, self._lanes)])
 
+    def load(self, index: int, lanes: int) -> Any:
+        """The first lanes of an accumulator."""
+        return self._vectors[index][ramp(0, 1, lanes)]
+
+    def store(self, index: int, value: Any, lanes: int) -> None:
+        """Set the first lanes of an accumulator."""
+        T.buffer_store(self._vectors[index], value, [ramp(0, 1, lanes)])
+
     def clear(self) -> None:
         """Set every accumulator to zero."""
         for index in range(self._count):
