@@ -14,10 +14,12 @@ load_tvm()
 
 import tvm  # noqa: E402
 
-from edgec.scheduling.kernels import cpu_gate, cpu_norm, dot_meaning  # noqa: E402
+from edgec.scheduling.kernels import cpu_gate, cpu_norm  # noqa: E402
+from edgec.scheduling.kernels.byte_dots import ByteDots  # noqa: E402
 from edgec.scheduling.kernels.cpu_norm import Results  # noqa: E402
+from edgec.scheduling.kernels.linear import Linear  # noqa: E402
 from edgec.scheduling.kernels.norm import Norm  # noqa: E402
-from edgec.scheduling.kernels.quantize_rows import QuantizedRows, outputs  # noqa: E402
+from edgec.scheduling.kernels.quantize_rows import QuantizedRows, outputs, preparation  # noqa: E402
 from edgec.target import cpu_features  # noqa: E402
 
 if TYPE_CHECKING:
@@ -113,6 +115,7 @@ def test_norm_equals_float64(
 
 
 QUANTIZED = QuantizedRows("float16", 320, 32, 8, 8)
+LAYER = Linear(16, 320, "float16", "float16", "uint32", 4, 32, "float16", tiled=True)
 
 
 @pytest.mark.parametrize("bits", CPUS)
@@ -123,7 +126,7 @@ def test_quantized_norm_is_the_norm_quantized(bits: int) -> None:
     library = compiled(
         bits,
         norm=cpu_norm.norm_kernels(bits)(norm, (1, None)),
-        quantize=dot_meaning.quantize(QUANTIZED, single=False),
+        quantize=preparation(LAYER, ByteDots("vpdpbusd", bits // 32, 32), 8, single=False).function,
         both=cpu_norm.norm_of_rows(norm, (1, None), Results(QUANTIZED), bits),
         only=cpu_norm.norm_of_rows(norm, (1, None), Results(QUANTIZED, plain=False), bits),
     )

@@ -69,8 +69,9 @@ def silu_of_gate(q: QuantizedRows, outer: Sequence[int | None], vector_bits: int
                             T.Bind(as_float(products[ramp(group * q.group + i, 1, lanes)], lanes))
                             for i in range(0, q.group, lanes)
                         ]
-                        place = Place(block, row % q.rows, room, part * together + group)
-                        quantize_group(q, values, out, place)
+                        number = part * together + group
+                        place = Place(block, row % q.rows, room, number, q.beside)
+                        quantize_group(values, lanes, out, place, q.factor)
         return builder.get()
 
 

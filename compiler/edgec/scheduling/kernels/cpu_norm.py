@@ -104,7 +104,8 @@ def norm_of_rows(
                     room = T.Bind(room_of(q.rows, m - block * q.rows))
                     with T.serial(0, norm.size // q.group) as group:
                         values = row.group(q.group, group, learned, y)
-                        quantize_group(q, values, out, Place(block, index % q.rows, room, group))
+                        place = Place(block, index % q.rows, room, group, q.beside)
+                        quantize_group(values, lanes, out, place, q.factor)
         return builder.get()
 
 

@@ -127,32 +127,26 @@ def preparation(linear: Linear, dots: ByteDots, rows: int, *, single: bool) -> P
     factor = 1 if linear.zeros else zero
     name = f"quantize_{linear.x_dtype}_{linear.k}_by_{linear.group}_in_{rows}_times_{factor}"
     what = QuantizedRows(linear.x_dtype, linear.k, linear.group, rows, factor, dots.words_beside)
-    function = _function(what, dots, single=single)
+    function = _function(linear, dots, rows, factor, single=single)
     function = function.with_attr(QUANTIZE, what.to_json())
     return Preparation(name, function, lambda m: outputs(linear, rows, m))
 
 
-def _function(q: QuantizedRows, dots: ByteDots, *, single: bool) -> Any:
+def _function(linear: Linear, dots: ByteDots, rows: int, factor: int, *, single: bool) -> Any:
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):
             T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
             m = 1 if single else T.int64()
-            x = T.arg("x", T.buffer((m, q.k), q.x_dtype))
-            out = Quantized.arguments(q, q.rows, m)
+            x = T.arg("x", T.buffer((m, linear.k), linear.x_dtype))
+            out = Quantized.arguments(linear, rows, m)
             # A row takes about as long as it takes to start a thread.
             loop = T.serial if single else T.parallel
             with T.sblock("root"), loop(0, m) as row, T.sblock("row"):
                 without_regions()
-                block = T.Bind(row // q.rows)
-                room = T.Bind(room_of(q.rows, m - block * q.rows))
-                lanes = max(dots.lanes, WORD)
-                with T.serial(0, q.k // q.group) as group:
-                    first = group * q.group
-                    values = [
-                        T.Bind(as_float(x[row, ramp(first + i, 1, lanes)], lanes))
-                        for i in range(0, q.group, lanes)
-                    ]
-                    quantize_group(q, values, out, Place(block, row % q.rows, room, group))
+                block = T.Bind(row // rows)
+                room = T.Bind(room_of(rows, m - block * rows))
+                with T.serial(0, linear.k // linear.group) as group:
+                    _Group(linear, dots, x, row, group).write(out, block, row % rows, room, factor)
         return builder.get()
 
 
@@ -165,6 +159,25 @@ def room_of(rows: int, rest: Any) -> Any:
     return room
 
 
+class _Group:
+    """One group of columns of a row."""
+
+    def __init__(self, linear: Linear, dots: ByteDots, x: Any, row: Any, group: Any) -> None:
+        lanes = max(dots.lanes, WORD)
+        self._group, self._beside = group, dots.words_beside
+        first = group * linear.group
+        self._values = [
+            T.Bind(as_float(x[row, ramp(first + i, 1, lanes)], lanes))
+            for i in range(0, linear.group, lanes)
+        ]
+        self._lanes = lanes
+
+    def write(self, out: Quantized, block: Any, slot: Any, room: Any, factor: int) -> None:
+        """Quantize and store it."""
+        place = Place(block, slot, room, self._group, self._beside)
+        quantize_group(self._values, self._lanes, out, place, factor)
+
+
 class Place(NamedTuple):
     """Where a group of columns of a row goes.
 
@@ -173,30 +186,35 @@ class Place(NamedTuple):
         slot: of the row in it.
         room: rows that the block has room for.
         group: number of the group.
+        beside: words of a row that lie side by side.
     """
 
     block: Any
     slot: Any
     room: Any
     group: Any
+    beside: int
 
 
-def quantize_group(q: QuantizedRows, values: list[Any], out: Quantized, place: Place) -> None:
+def quantize_group(
+    values: list[Any], lanes: int, out: Quantized, place: Place, factor: int
+) -> None:
     """Quantize and store a group of columns of a row.
 
     Args:
-        q: how.
-        values: vectors of float32, bound to variables; 4 lanes at least.
+        values: vectors of float32, bound to variables.
+        lanes: of each, 4 at least.
         out: where to.
         place: where in it.
+        factor: of the negated sum.
     """
-    block, slot, room, group = place
-    lanes = q.group // len(values)
+    block, slot, room, group, beside = place
+    size = lanes * len(values)
     top = _largest(values, lanes)
     inverse = T.Bind(T.if_then_else(top > T.float32(0), T.float32(LARGEST) / top, T.float32(0)))
     at = T.Bind(group * room + slot)
     T.buffer_store(out.scales, top * T.float32(1 / LARGEST), [block, at])
-    words = T.sblock_alloc_buffer((q.group // WORD,), "int32")
+    words = T.sblock_alloc_buffer((size // WORD,), "int32")
     sums = T.sblock_alloc_buffer((lanes,), "int32")
     total: Any = None
     for i, value in enumerate(values):
@@ -207,9 +225,9 @@ def quantize_group(q: QuantizedRows, values: list[Any], out: Quantized, place: P
         count = lanes // WORD
         packed = T.reinterpret(vector("int32", count), T.Cast(vector("int8", lanes), code))
         T.buffer_store(words, packed, [ramp(i * count, 1, count)])
-    first = group * (q.group // WORD)
-    for i in range(q.group // WORD):
-        word = word_place(first + i, slot, room, q.beside)
+    first = group * (size // WORD)
+    for i in range(size // WORD):
+        word = word_place(first + i, slot, room, beside)
         T.buffer_store(out.words, words[i], [block, word])
     T.buffer_store(sums, total, [ramp(0, 1, lanes)])
     half = lanes // 2
@@ -217,7 +235,7 @@ def quantize_group(q: QuantizedRows, values: list[Any], out: Quantized, place: P
         folded = sums[ramp(0, 1, half)] + sums[ramp(half, 1, half)]
         T.buffer_store(sums, folded, [ramp(0, 1, half)])
         half //= 2
-    T.buffer_store(out.terms, sums[0] * T.int32(-q.factor), [block, at])
+    T.buffer_store(out.terms, sums[0] * T.int32(-factor), [block, at])
 
 
 def _largest(values: list[Any], lanes: int) -> Any:
