@@ -14,6 +14,7 @@ load_tvm()
 import tvm  # noqa: E402
 
 from edgec.scheduling.kernels import cpu_logits  # noqa: E402
+from edgec.scheduling.kernels.cpu_softmax import softmax_with_temperature  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -76,17 +77,16 @@ def test_bitmask_leaves_only_allowed_tokens(logits: np.ndarray) -> None:
     np.testing.assert_array_equal(changed, expected)
 
 
-def test_softmax_equals_float64_also_for_large_vocabularies() -> None:
-    vocab = 128_256
+@pytest.mark.parametrize(("vocab", "bits"), [(128_256, 128), (50_257, 256), (63, 128)])
+def test_softmax_equals_float64_also_for_large_vocabularies(vocab: int, bits: int) -> None:
     rows = np.random.default_rng(2).normal(0, 3, (3, 1, vocab)).astype(np.float32)
     temperature = np.array([1.0, 0.4, 2.0], np.float32)
-    probs = _call(
-        cpu_logits.softmax_with_temperature(vocab), rows, temperature, np.zeros_like(rows)
-    )[2]
+    softmax = softmax_with_temperature(vocab, bits)
+    probs = _call(softmax, rows, temperature, np.zeros_like(rows))[2]
     scaled = rows.astype(np.float64)[:, 0] / temperature[:, None]
     exact = np.exp(scaled - scaled.max(-1, keepdims=True))
     exact /= exact.sum(-1, keepdims=True)
-    # exp in float32 of arguments down to -30: 30 * 2^-24 relative, plus the sum's rounding.
+    # exp in float32 of arguments down to -75: 75 * 2^-23 relative, plus the sum's rounding.
     np.testing.assert_allclose(probs[:, 0], exact, rtol=2e-5, atol=1e-12)
     np.testing.assert_allclose(probs.sum(-1, dtype=np.float64), 1, rtol=2e-6)
 
@@ -96,7 +96,7 @@ def test_temperature_zero_shares_among_the_largest() -> None:
     rows[0, 0, [4, 9]] = 3
     rows[1, 0, 1] = 0.5
     probs = _call(
-        cpu_logits.softmax_with_temperature(VOCAB),
+        softmax_with_temperature(VOCAB, 128),
         rows,
         np.zeros(2, np.float32),
         np.full_like(rows, np.nan),
@@ -105,3 +105,17 @@ def test_temperature_zero_shares_among_the_largest() -> None:
     expected[0, 0, [4, 9]] = 0.5
     expected[1, 0, 1] = 1
     np.testing.assert_array_equal(probs, expected)
+
+
+def test_forbidden_tokens_get_nothing_at_any_temperature() -> None:
+    rows = np.full((3, 1, VOCAB), cpu_logits.MASKED, np.float32)
+    rows[:, 0, [7, 999]] = [20, 19]
+    temperature = np.array([1e-30, 0.5, 1e3], np.float32)
+    probs = _call(
+        softmax_with_temperature(VOCAB, 128), rows, temperature, np.full_like(rows, np.nan)
+    )[2]
+    colder = np.exp(np.float64(-1) / temperature.astype(np.float64))
+    expected = np.zeros_like(rows)
+    expected[:, 0, 7], expected[:, 0, 999] = 1 / (1 + colder), colder / (1 + colder)
+    np.testing.assert_allclose(probs, expected, rtol=1e-5)
+    assert (probs[:, 0, 8:999] == 0).all()

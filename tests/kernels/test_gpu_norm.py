@@ -18,7 +18,8 @@ from tvm import relax  # noqa: E402
 
 from edgec.models import llama  # noqa: E402
 from edgec.passes.fuse_add_norm import FuseAddNorm  # noqa: E402
-from edgec.scheduling.kernels.gpu_norm import Norm, norm_of_rows  # noqa: E402
+from edgec.scheduling.kernels.gpu_norm import norm_kernels, norm_of_rows  # noqa: E402
+from edgec.scheduling.kernels.norm import Norm  # noqa: E402
 from kernels.gpu_functions import (  # noqa: E402
     BROWSER,
     IPHONE,
@@ -134,7 +135,7 @@ def function(body: Any, names: str = "abc") -> Any:
 
 def fused(mod: Any) -> tuple[list[str], list[str]]:
     """Names of the operators that are left, and of the kernels that are called."""
-    after = FuseAddNorm(limits(PHONE))(mod)
+    after = FuseAddNorm(norm_kernels(limits(PHONE)))(mod)
     calls = [
         binding.value
         for block in after["main"].body.blocks
@@ -242,7 +243,7 @@ def test_layers_of_a_model_share_three_kernels() -> None:
     }
     model = llama.build(llama.Config.from_hf(config), "float16")
     mod, _ = model.export_tvm(spec=model.export_spec())
-    after = FuseAddNorm(limits(PHONE))(mod)
+    after = FuseAddNorm(norm_kernels(limits(PHONE)))(mod)
     kernels = {v.name_hint for v, f in after.functions_items() if isinstance(f, tvm.tirx.PrimFunc)}
     assert kernels - {"last_position"} == {"add_rms_norm_64", "rms_norm_64", "rms_norm_of_sum_64"}
     assert "nn.rms_norm" not in after.script()

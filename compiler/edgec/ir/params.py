@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import relax
+from tvm import relax, tirx
 
 NAME = "packed_params"
 
@@ -30,3 +30,9 @@ def extern_call(call: Any) -> tuple[str, list[Any]] | None:
 def static_shape(expr: Any) -> tuple[int, ...]:
     """A tensor's shape when all of it is known."""
     return tuple(int(size) for size in expr.ty.shape.values)
+
+
+def known_sizes(expr: Any) -> tuple[int | None, ...]:
+    """A tensor's shape, with None for sizes that aren't known."""
+    sizes = expr.ty.shape.values
+    return tuple(int(size) if isinstance(size, tirx.IntImm) else None for size in sizes)

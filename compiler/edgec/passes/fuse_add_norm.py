@@ -1,4 +1,4 @@
-"""Give RMS and layer norms on GPUs a kernel of their own, with the residual addition before it.
+"""Give RMS and layer norms a kernel of their own, with the residual addition before it.
 
 ``s = a + b; y = norm(s, weight)`` becomes one kernel with the results ``s`` and ``y``, or only
 ``y`` where nothing else reads the sum. The addition moves down to the norm, so both stay apart if
@@ -15,22 +15,23 @@ import tvm_ffi
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from edgec.scheduling.kernels.gpu_norm import NORM, Norm, norm_of_rows
+from edgec.ir.params import known_sizes
+from edgec.scheduling.kernels.norm import NORM, Norm
 
 if TYPE_CHECKING:
-    from edgec.scheduling.kernels.gpu_work_group import Limits
+    from edgec.scheduling.kernels.norm import NormKernels
 
 
 @tvm.transform.module_pass(opt_level=0, name="FuseAddNorm")
 class FuseAddNorm:
-    """Args: limits: of the device."""
+    """Args: kernels: makes them."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, kernels: NormKernels) -> None:
+        self.kernels = kernels
 
     def transform_module(self, mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
         """Rewrite the Relax functions and add the kernels they call."""
-        fuse = _Fuse(mod, self.limits)
+        fuse = _Fuse(mod, self.kernels)
         for var, function in mod.functions_items():
             if isinstance(function, relax.Function):
                 fuse.builder_.update_func(var, fuse.rewrite(function))
@@ -96,10 +97,10 @@ def _is_residual(value: Any) -> bool:
 
 @mutator
 class _Fuse(PyExprMutator):  # type: ignore[misc]
-    def __init__(self, mod: tvm.IRModule, limits: Limits) -> None:
+    def __init__(self, mod: tvm.IRModule, kernels: NormKernels) -> None:
         super().__init__(mod)
-        self._limits = limits
-        self._kernels: dict[Norm, relax.GlobalVar] = {}
+        self._make = kernels
+        self._kernels: dict[tuple[Norm, tuple[int | None, ...]], relax.GlobalVar] = {}
         self._sums: dict[relax.Var, _Sum] = {}
         self._moved: set[relax.Var] = set()
 
@@ -131,7 +132,7 @@ class _Fuse(PyExprMutator):  # type: ignore[misc]
         results = [total.var, var] if total and total.kept else [var]
         types = [result.ty for result in results]
         call = relax.call_tir(
-            self._kernel(norm),
+            self._kernel(norm, known_sizes(x)[:-1]),
             [*inputs, *map(self.visit_expr, learned)],
             out_ty=types if len(types) > 1 else types[0],
         )
@@ -147,8 +148,8 @@ class _Fuse(PyExprMutator):  # type: ignore[misc]
         emit = self.builder_.emit if inner else self.builder_.emit_output
         self.set_var_remap(var, emit(value, var.name))
 
-    def _kernel(self, norm: Norm) -> relax.GlobalVar:
-        if norm not in self._kernels:
-            kernel = norm_of_rows(norm, self._limits).with_attr(NORM, norm.to_json())
-            self._kernels[norm] = self.builder_.add_func(kernel, norm.name)
-        return self._kernels[norm]
+    def _kernel(self, norm: Norm, outer: tuple[int | None, ...]) -> relax.GlobalVar:
+        if (norm, outer) not in self._kernels:
+            kernel = self._make(norm, outer).with_attr(NORM, norm.to_json())
+            self._kernels[norm, outer] = self.builder_.add_func(kernel, norm.name)
+        return self._kernels[norm, outer]

@@ -27,6 +27,8 @@ from edgec.passes.attach_kv_cache import AttachKVCache
 from edgec.passes.attach_logit_functions import AttachLogitFunctions
 from edgec.passes.attach_samplers import SAMPLER_FUNCTIONS, AttachSamplers
 from edgec.passes.fuse_add_norm import FuseAddNorm
+from edgec.passes.fuse_quantize import FuseQuantize
+from edgec.passes.keep_planned import KeepPlanned
 from edgec.passes.lower_experts import LowerExperts
 from edgec.passes.lower_linear import LowerLinear
 from edgec.passes.lower_quantized_take import LowerQuantizedTake
@@ -35,21 +37,28 @@ from edgec.passes.order_shape_stores import OrderShapeStores
 from edgec.passes.replace_attention_cpu import ReplaceAttentionCPU
 from edgec.passes.replace_cache_kernels_gpu import ReplaceCacheKernelsGPU
 from edgec.passes.reuse_inputs import ReuseInputs
+from edgec.passes.share_tensors import ShareTensors
 from edgec.passes.specialize_low_batch import SpecializeLowBatch
 from edgec.passes.store_weights import StoreWeights
 from edgec.passes.vector_sigmoid import vector_sigmoids
 from edgec.passes.web_images import WebImages
 from edgec.scheduling.kernels import (
     cpu_logits,
+    cpu_norm,
     gpu_linear,
     gpu_logits,
+    gpu_norm,
     gpu_tiles,
     segment_attention,
 )
 from edgec.scheduling.kernels.byte_dots import ByteDots
 from edgec.scheduling.kernels.cpu_cache_format import CacheFormat
 from edgec.scheduling.kernels.cpu_experts import CPUExperts
-from edgec.scheduling.kernels.cpu_linear import kernels_in_steps, linear_kernels
+from edgec.scheduling.kernels.cpu_linear import (
+    kernels_in_steps,
+    linear_kernels,
+    quantizes_in_producers,
+)
 from edgec.scheduling.kernels.gpu_experts import GPUExperts
 from edgec.scheduling.kernels.gpu_work_group import Limits
 from edgec.scheduling.rules.cpu import CPUElementwise
@@ -113,7 +122,8 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 AttachKVCache(lowering.cache, target, CacheFormat.of(lowering.cache).sizes),
                 ReplaceAttentionCPU(lowering.cache, vector_bits),
                 AttachLogitFunctions(
-                    lowering.vocab_size, cpu_logits.logit_kernels(lowering.vocab_size)
+                    lowering.vocab_size,
+                    cpu_logits.logit_kernels(lowering.vocab_size, vector_bits),
                 ),
                 *_common(lowering, target),
             ],
@@ -122,9 +132,11 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "1-layout",
             [
                 StoreWeights(lowering.stored_weights),
+                FuseAddNorm(cpu_norm.norm_kernels(vector_bits)),
                 LowerLinear(
                     linear_kernels(vector_bits, target), kernels_in_steps(vector_bits, target)
                 ),
+                *_quantizing(vector_bits, target),
                 LowerExperts(CPUExperts(vector_bits, ByteDots.of(target))),
                 LowerSegmentAttention(segment_attention.on_cpu(vector_bits)),
                 LowerQuantizedTake(),
@@ -136,6 +148,13 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             [dlight.ApplyDefaultSchedule(CPUElementwise(vector_bits))],
         ),
     ]
+
+
+def _quantizing(vector_bits: int, target: tvm.target.Target) -> list[Any]:
+    """What makes one kernel of quantization and what comes before it, and drops what that was made of."""
+    if not quantizes_in_producers(target):
+        return []
+    return [FuseQuantize(vector_bits), relax.transform.DeadCodeElimination()]
 
 
 def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
@@ -161,7 +180,7 @@ def gpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
             "1-layout",
             [
                 StoreWeights(lowering.stored_weights),
-                FuseAddNorm(limits),
+                FuseAddNorm(gpu_norm.norm_kernels(limits)),
                 LowerLinear(linear_kernels_for(target)),
                 LowerExperts(GPUExperts()),
                 LowerSegmentAttention(segment_attention.on_gpu(target, by_hand=_by_hand(target))),
@@ -238,10 +257,13 @@ def machine_passes() -> list[Any]:
     """Phase 4 from the memory plan to the virtual machine."""
     transform = relax.transform
     return [
+        ShareTensors(),
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
+        KeepPlanned(),
         transform.LowerRuntimeBuiltin(),
         transform.ComputePrimValue(),
+        ShareTensors(),
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
         OrderShapeStores(),

@@ -37,8 +37,8 @@ from edgec.scheduling.kernels.experts import (
     Routing,
 )
 from edgec.scheduling.kernels.gpu_linear import linear_kernel
-from edgec.scheduling.kernels.gpu_norm import NORM, Norm
 from edgec.scheduling.kernels.linear import LINEAR, Linear
+from edgec.scheduling.kernels.norm import NORM, Norm
 from edgec.scheduling.kernels.norm_meaning import norm_meaning
 from edgec.scheduling.kernels.quantize_rows import BESIDE, QUANTIZE, WORD, QuantizedRows
 

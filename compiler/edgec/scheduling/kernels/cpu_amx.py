@@ -167,7 +167,7 @@ class _Task:
         self._config = T.sblock_alloc_buffer((_ROW_BYTES,), "uint8")
         self._unpacked = T.sblock_alloc_buffer((2, DEPTH, 2, TILE, TILE), "uint32")
         self._sums = T.sblock_alloc_buffer((p.blocks_per_task, PAIRS, 2, 2, TILE, TILE), "float32")
-        self._done = T.sblock_alloc_buffer((1,), "int64", scope="local")
+        self._done = T.sblock_alloc_buffer((1,), "int64")
 
     def run(self, first_block: Any, blocks: Any) -> None:
         """Blocks ``first_block, ...``."""

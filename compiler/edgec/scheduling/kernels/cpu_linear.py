@@ -43,6 +43,16 @@ def kernels_in_steps(vector_bits: int, target: tvm.target.Target) -> LinearKerne
     return _by_bytes(vector_bits, target) if _has_matrix_tiles(target) else None
 
 
+def quantizes_in_producers(target: tvm.target.Target) -> bool:
+    """Whether kernels before a linear layer quantize their results themselves.
+
+    Only on x86: kernels for other processors are checked one by one on machines that lack them, and
+    there the last bit of a norm, which depends on the order of its sum, can decide on a quantized byte.
+    """
+    dots = ByteDots.of(target)
+    return dots is not None and not dots.by_element
+
+
 def _has_matrix_tiles(target: tvm.target.Target) -> bool:
     return bool(target_has_features(["amx-bf16"], target))
 

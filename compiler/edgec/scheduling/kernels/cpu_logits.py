@@ -13,17 +13,18 @@ from typing import Any
 from tvm.script import tirx as T
 
 from edgec.scheduling.kernels import HAND_WRITTEN
+from edgec.scheduling.kernels.cpu_softmax import softmax_with_temperature
 from edgec.scheduling.kernels.logits import LogitKernels
 
 MASKED = -3.4028234663852886e38
 """The lowest float32: a token the grammar forbids."""
 
 
-def logit_kernels(vocab: int) -> LogitKernels:
+def logit_kernels(vocab: int, vector_bits: int) -> LogitKernels:
     """The CPU's kernels, for :class:`edgec.passes.attach_logit_functions.AttachLogitFunctions`."""
     return LogitKernels(
         in_place=(apply_logit_bias(vocab), apply_penalty(vocab), apply_bitmask(vocab)),
-        softmax=(("softmax", softmax_with_temperature(vocab)),),
+        softmax=(("softmax", softmax_with_temperature(vocab, vector_bits)),),
     )
 
 
@@ -133,43 +134,3 @@ def apply_bitmask(vocab: int) -> Any:
             )
 
     return apply_bitmask_inplace
-
-
-def softmax_with_temperature(vocab: int) -> Any:
-    """``softmax(logits / temperature)`` of logits ``(n, 1, v)``; a new tensor of that shape.
-
-    Temperature 0 gives the limit: equal shares for the largest entries, 0 for all others.
-    """
-    # One float32 sum over 100,000 entries would lose four digits.
-    partial_sums = 64
-
-    @T.prim_func(private=True, s_tir=True)
-    def softmax(logits_h: T.handle, temperature_h: T.handle, probs_h: T.handle):
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, HAND_WRITTEN: True})
-        n = T.int64()
-        logits = T.match_buffer(logits_h, (n, 1, vocab), "float32")
-        temperature = T.match_buffer(temperature_h, (n,), "float32")
-        probs = T.match_buffer(probs_h, (n, 1, vocab), "float32")
-        with T.sblock("root"):
-            for row in T.parallel(n):
-                with T.sblock("row"):
-                    top = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    total = T.sblock_alloc_buffer((partial_sums,), "float32", scope="local")
-                    top[0] = logits[row, 0, 0]
-                    for i in T.serial(vocab):
-                        top[0] = T.max(top[0], logits[row, 0, i])
-                    for i in T.serial(partial_sums):
-                        total[i] = T.float32(0)
-                    for i in T.serial(vocab):
-                        probs[row, 0, i] = T.if_then_else(
-                            temperature[row] > T.float32(0),
-                            T.exp((logits[row, 0, i] - top[0]) / temperature[row]),
-                            T.if_then_else(logits[row, 0, i] == top[0], T.float32(1), T.float32(0)),
-                        )
-                        total[i % partial_sums] = total[i % partial_sums] + probs[row, 0, i]
-                    for i in T.serial(1, partial_sums):
-                        total[0] = total[0] + total[i]
-                    for i in T.serial(vocab):
-                        probs[row, 0, i] = probs[row, 0, i] / total[0]
-
-    return softmax

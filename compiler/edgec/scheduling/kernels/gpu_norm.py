@@ -8,10 +8,9 @@ for the difference of two large sums would lose most of its digits.
 
 from __future__ import annotations
 
-import json
 import operator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -32,59 +31,24 @@ from edgec.scheduling.kernels.gpu_work_group import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-NORM = "edgec.norm"
-"""Attribute of a norm's kernel: what it computes, as :meth:`Norm.to_json` says it."""
+    from edgec.scheduling.kernels.norm import Norm, NormKernels
 
 _LANES = 256
 _MOST_REGISTERS = 32
 _MOST_LEADING = 3
 
 
-@dataclass(frozen=True)
-class Norm:
-    """One kernel's parameters.
+def norm_kernels(limits: Limits) -> NormKernels:
+    """A GPU's kernels, for :class:`edgec.passes.fuse_add_norm.FuseAddNorm`."""
 
-    Attributes:
-        size: entries of a row.
-        dtype: of the rows, the weight and the bias.
-        epsilon: added to the mean of the squares.
-        centered: whether it is a layer norm: the mean is taken off first, and a bias added at last.
-        adds: whether two tensors are added first.
-        keeps_sum: whether that sum is a result too.
-        leading: dimensions before the normalized one, up to 3. Their sizes are symbolic.
-    """
+    def make(norm: Norm, outer: Sequence[int | None]) -> Any:  # noqa: ARG001 - they are symbolic
+        return norm_of_rows(norm, limits)
 
-    size: int
-    dtype: str
-    epsilon: float
-    centered: bool = field(default=False, kw_only=True)
-    adds: bool = False
-    keeps_sum: bool = False
-    leading: int = 2
-
-    def to_json(self) -> str:
-        """Text, the inverse of :meth:`from_json`."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Norm:
-        """Read what :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
-
-    @property
-    def name(self) -> str:
-        """Of the kernel."""
-        kind = "layer_norm" if self.centered else "rms_norm"
-        if self.adds:
-            kind = f"add_{kind}" if self.keeps_sum else f"{kind}_of_sum"
-        return f"{kind}_{self.size}"
+    return make
 
 
 def norm_of_rows(norm: Norm, limits: Limits) -> Any:
-    """The PrimFunc ``(x[, addend], weight[, bias][, total], y)``.
-
-    Weight and bias are ``(size,)``, all others ``(..., size)``.
-    """
+    """The kernel of a norm, whatever the sizes of leading dimensions; see :class:`NormKernels`."""
     walk = _Walk.within(norm.size, limits)
     with IRBuilder() as builder:
         with T.prim_func(is_private=True, s_tir=True):

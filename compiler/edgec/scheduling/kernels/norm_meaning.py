@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from tvm import te, tirx
 
 if TYPE_CHECKING:
-    from edgec.scheduling.kernels.gpu_norm import Norm
+    from edgec.scheduling.kernels.norm import Norm
 
 
 def norm_meaning(norm: Norm) -> Any:
-    """The PrimFunc with the arguments of :func:`edgec.scheduling.kernels.gpu_norm.norm_of_rows`."""
+    """The PrimFunc with the arguments of :class:`edgec.scheduling.kernels.norm.NormKernels`."""
     size = tirx.IntImm("int64", norm.size)
     shape = (*(te.var(f"n{axis}", "int64") for axis in range(norm.leading)), size)
     names = ("x", "addend") if norm.adds else ("x",)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
@@ -183,49 +183,85 @@ class _Group:
 
     def __init__(self, linear: Linear, dots: ByteDots, x: Any, row: Any, group: Any) -> None:
         lanes = max(dots.lanes, WORD)
-        self._lanes, self._group, self._size = lanes, group, linear.group
-        self._beside = dots.words_beside
+        self._group, self._beside = group, dots.words_beside
         first = group * linear.group
         self._values = [
             T.Bind(as_float(x[row, ramp(first + i, 1, lanes)], lanes))
             for i in range(0, linear.group, lanes)
         ]
+        self._lanes = lanes
 
     def write(self, out: Quantized, block: Any, slot: Any, room: Any, factor: int) -> None:
         """Quantize and store it."""
-        lanes = self._lanes
-        top = self._largest()
-        inverse = T.Bind(T.if_then_else(top > T.float32(0), T.float32(LARGEST) / top, T.float32(0)))
-        place = T.Bind(self._group * room + slot)
-        T.buffer_store(out.scales, top * T.float32(1 / LARGEST), [block, place])
-        words = T.sblock_alloc_buffer((self._size // WORD,), "int32")
-        sums = T.sblock_alloc_buffer((lanes,), "int32")
-        total: Any = None
-        for i, value in enumerate(self._values):
-            # The numbers are within +-127, so that neither conversion cuts off.
-            steps = T.nearbyint(value * T.broadcast(inverse, lanes))
-            code = T.Bind(T.Cast(vector("int32", lanes), steps))
-            total = code if total is None else total + code
-            count = lanes // WORD
-            packed = T.reinterpret(vector("int32", count), T.Cast(vector("int8", lanes), code))
-            T.buffer_store(words, packed, [ramp(i * count, 1, count)])
-        first = self._group * (self._size // WORD)
-        for i in range(self._size // WORD):
-            at = word_place(first + i, slot, room, self._beside)
-            T.buffer_store(out.words, words[i], [block, at])
-        T.buffer_store(sums, total, [ramp(0, 1, lanes)])
-        half = lanes // 2
-        while half:
-            folded = sums[ramp(0, 1, half)] + sums[ramp(half, 1, half)]
-            T.buffer_store(sums, folded, [ramp(0, 1, half)])
-            half //= 2
-        T.buffer_store(out.terms, sums[0] * T.int32(-factor), [block, place])
+        place = Place(block, slot, room, self._group, self._beside)
+        quantize_group(self._values, self._lanes, out, place, factor)
 
-    def _largest(self) -> Any:
-        """The largest magnitude."""
-        largest = T.abs(self._values[0])
-        for value in self._values[1:]:
-            largest = T.max(largest, T.abs(value))
-        fold = Row(self._lanes)
-        fold.store(largest)
-        return T.Bind(fold.reduce(T.max))
+
+class Place(NamedTuple):
+    """Where a group of columns of a row goes.
+
+    Attributes:
+        block: number of the block of rows.
+        slot: of the row in it.
+        room: rows that the block has room for.
+        group: number of the group.
+        beside: words of a row that lie side by side.
+    """
+
+    block: Any
+    slot: Any
+    room: Any
+    group: Any
+    beside: int
+
+
+def quantize_group(
+    values: list[Any], lanes: int, out: Quantized, place: Place, factor: int
+) -> None:
+    """Quantize and store a group of columns of a row.
+
+    Args:
+        values: vectors of float32, bound to variables.
+        lanes: of each, 4 at least.
+        out: where to.
+        place: where in it.
+        factor: of the negated sum.
+    """
+    block, slot, room, group, beside = place
+    size = lanes * len(values)
+    top = _largest(values, lanes)
+    inverse = T.Bind(T.if_then_else(top > T.float32(0), T.float32(LARGEST) / top, T.float32(0)))
+    at = T.Bind(group * room + slot)
+    T.buffer_store(out.scales, top * T.float32(1 / LARGEST), [block, at])
+    words = T.sblock_alloc_buffer((size // WORD,), "int32")
+    sums = T.sblock_alloc_buffer((lanes,), "int32")
+    total: Any = None
+    for i, value in enumerate(values):
+        # The numbers are within +-127, so that neither conversion cuts off.
+        steps = T.nearbyint(value * T.broadcast(inverse, lanes))
+        code = T.Bind(T.Cast(vector("int32", lanes), steps))
+        total = code if total is None else total + code
+        count = lanes // WORD
+        packed = T.reinterpret(vector("int32", count), T.Cast(vector("int8", lanes), code))
+        T.buffer_store(words, packed, [ramp(i * count, 1, count)])
+    first = group * (size // WORD)
+    for i in range(size // WORD):
+        word = word_place(first + i, slot, room, beside)
+        T.buffer_store(out.words, words[i], [block, word])
+    T.buffer_store(sums, total, [ramp(0, 1, lanes)])
+    half = lanes // 2
+    while half:
+        folded = sums[ramp(0, 1, half)] + sums[ramp(half, 1, half)]
+        T.buffer_store(sums, folded, [ramp(0, 1, half)])
+        half //= 2
+    T.buffer_store(out.terms, sums[0] * T.int32(-factor), [block, at])
+
+
+def _largest(values: list[Any], lanes: int) -> Any:
+    """The largest magnitude."""
+    largest = T.abs(values[0])
+    for value in values[1:]:
+        largest = T.max(largest, T.abs(value))
+    fold = Row(lanes)
+    fold.store(largest)
+    return T.Bind(fold.reduce(T.max))

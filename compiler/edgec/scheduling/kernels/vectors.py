@@ -69,6 +69,14 @@ class Vectors:
     def __setitem__(self, index: int, value: Any) -> None:
         T.buffer_store(self._vectors[index], value, [ramp(0, 1, self._lanes)])
 
+    def load(self, index: int, lanes: int) -> Any:
+        """The first lanes of an accumulator."""
+        return self._vectors[index][ramp(0, 1, lanes)]
+
+    def store(self, index: int, value: Any, lanes: int) -> None:
+        """Set the first lanes of an accumulator."""
+        T.buffer_store(self._vectors[index], value, [ramp(0, 1, lanes)])
+
     def clear(self) -> None:
         """Set every accumulator to zero."""
         for index in range(self._count):
@@ -196,3 +204,12 @@ def exp2(x: Any, lanes: int) -> Any:
     exponent = T.Cast(vector("int32", lanes), whole) + broadcast(T.int32(127), lanes)
     power = T.shift_left(exponent, broadcast(T.int32(23), lanes))
     return T.Bind(result * T.reinterpret(vector("float32", lanes), power))
+
+
+def sigmoid(x: Any, lanes: int) -> Any:
+    """``1 / (1 + exp(-x))`` in float32, within 5e-7 of the value; below -87 it is 1e-38."""
+    power = T.min(
+        x * broadcast(T.float32(-math.log2(math.e)), lanes), broadcast(T.float32(126), lanes)
+    )
+    one = broadcast(T.float32(1), lanes)
+    return T.Bind(one / (one + exp2(T.Bind(power), lanes)))
