@@ -14,7 +14,11 @@ _MORE_PAGES = 2
 PAGE_SIZE = 16
 """Tokens in a page: TVM's kernels, the MLC engines and WebLLM all fix it to 16."""
 
-_BYTES = {"float16": 2, "float32": 4}
+INT8 = "int8"
+"""Stored so, a row of one head is ``head_dim`` whole numbers and one float32, what a step is."""
+
+_BYTES = {"float16": 2, "float32": 4, INT8: 1}
+_SCALE_BYTES = 4
 
 
 def pages(tokens: int) -> int:
@@ -43,12 +47,14 @@ class KVCacheSpec:
         kv_heads: key-value heads (fewer than ``heads`` for grouped-query attention).
         head_dim: size of one head.
         rope: applied to keys when they are appended, to queries when they are read.
-        dtype: of keys and values.
+        dtype: of keys and values as the model computes them.
         soft_cap: of scores: ``c * tanh(s / c)``; None: they stay as they are.
         local_window: keys that a token sees in layers which ask for it, itself among them; all stay
             in the cache. None: in every layer a token sees all before it.
         rotates: whether the cache applies ``rope``; False: the model does, in its layers' own ways.
         helpers: how many of the layers are none of the model's: what they hold helps others.
+        stored: how keys and values lie in the cache, ``"float16"`` or ``"int8"``; empty: as they are
+            computed.
     """
 
     layers: int
@@ -61,6 +67,18 @@ class KVCacheSpec:
     local_window: int | None = None
     rotates: bool = True
     helpers: int = 0
+    stored: str = ""
+
+    @property
+    def kept_dtype(self) -> str:
+        """What keys and values are held as: ``stored``, or else ``dtype``."""
+        return self.stored or self.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one head's key or value of one token, as the cache holds it."""
+        scale = _SCALE_BYTES if self.kept_dtype == INT8 else 0
+        return self.head_dim * _BYTES[self.kept_dtype] + scale
 
     @property
     def plain(self) -> bool:
@@ -79,7 +97,7 @@ class KVCacheSpec:
 
     def nbytes(self, tokens: int) -> int:
         """Bytes of keys and values for ``tokens`` positions, in whole pages."""
-        per_token = 2 * self.layers * self.kv_heads * self.head_dim * _BYTES[self.dtype]
+        per_token = 2 * self.layers * self.kv_heads * self.row_bytes
         return pages(tokens) * PAGE_SIZE * per_token
 
     def sequence_bytes(self, context_length: int, window: SlidingWindow | None) -> int:
@@ -99,6 +117,7 @@ class KVCacheSpec:
             "local_window": self.local_window,
             "rotates": self.rotates,
             "helpers": self.helpers,
+            "stored": self.stored,
         }
 
     @classmethod

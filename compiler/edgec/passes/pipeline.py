@@ -46,6 +46,7 @@ from edgec.scheduling.kernels import (
     gpu_tiles,
     segment_attention,
 )
+from edgec.scheduling.kernels.cpu_cache_format import CacheFormat
 from edgec.scheduling.kernels.cpu_experts import CPUExperts
 from edgec.scheduling.kernels.cpu_linear import kernels_in_steps, linear_kernels
 from edgec.scheduling.kernels.gpu_experts import GPUExperts
@@ -108,7 +109,7 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
         (
             "0-attach",
             [
-                AttachKVCache(lowering.cache, target),
+                AttachKVCache(lowering.cache, target, CacheFormat.of(lowering.cache).sizes),
                 ReplaceAttentionCPU(lowering.cache, vector_bits),
                 AttachLogitFunctions(
                     lowering.vocab_size, cpu_logits.logit_kernels(lowering.vocab_size)

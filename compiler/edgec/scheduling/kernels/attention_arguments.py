@@ -54,6 +54,11 @@ class Heads:
         """Query heads that share a key-value head."""
         return self.heads // self.kv_heads
 
+    @property
+    def runtime_sizes(self) -> tuple[int, int]:
+        """What the runtime takes for the number of query heads, and for the size of a head."""
+        return self.heads, self.head_dim
+
 
 def named(symbol: str, more: Mapping[str, Any] | None = None) -> None:
     """The attributes of a kernel; in a ``prim_func``."""
@@ -76,7 +81,7 @@ class PagedArguments:
     """The arguments that describe pages and which of them each sequence has."""
 
     def __init__(self, a: Heads, batch: Any) -> None:
-        shape = (T.int32(), 2, a.kv_heads, PAGE_SIZE, a.head_dim)
+        shape = (T.int32(), 2, a.kv_heads, PAGE_SIZE, a.runtime_sizes[1])
         self.pages = tensor("pages", shape, a.dtype)
         self.indptr = indices("page_indptr", batch + 1)
         self.values = indices("page_values", T.int32())
@@ -94,11 +99,11 @@ class _Arguments:
     Attributes:
         batch: number of sequences.
         rows: number of tokens with queries.
-        q: ``(rows, heads, head_dim)``.
+        q: ``(rows, heads, head_dim)``, in the runtime's sizes.
         offsets: the position of a sequence's first key.
         positions: of the tokens.
-        out: ``(rows, heads, head_dim)``.
-        lse: ``(rows, heads)``.
+        out: likewise.
+        lse: ``(rows, heads)``, likewise.
         scalars: the trailing arguments, by name; those of the rotary embedding among them.
         scale: of scores.
     """
@@ -111,8 +116,8 @@ class _Arguments:
 
     def __init__(self, a: Heads, *, causal: bool) -> None:
         self._window = a.window
-        self.out = tensor("output", (self.rows, a.heads, a.head_dim), a.dtype)
-        self.lse = tensor("lse", (self.rows, a.heads), "float32")
+        self.out = tensor("output", (self.rows, *a.runtime_sizes), a.dtype)
+        self.lse = tensor("lse", (self.rows, a.runtime_sizes[0]), "float32")
         names = [("causal", "int32")] if causal else []
         names += [
             ("rotary_mode", "int32"),
@@ -142,7 +147,7 @@ class DecodeArguments(_Arguments):
 
     def __init__(self, a: Heads, pages: Callable[[Heads, Any], Any] = PagedArguments) -> None:
         self.batch = self.rows = T.int32()
-        self.q = tensor("q", (self.rows, a.heads, a.head_dim), a.dtype)
+        self.q = tensor("q", (self.rows, *a.runtime_sizes), a.dtype)
         self.pages = pages(a, self.batch)
         self.offsets = indices("k_rope_pos_offset", self.batch)
         self.positions = indices("q_rope_position", self.rows)
@@ -162,7 +167,7 @@ class PagedPrefillArguments(_Arguments):
 
     def __init__(self, a: Heads, pages: Callable[[Heads, Any], Any] = PagedArguments) -> None:
         self.batch, self.rows = T.int32(), T.int32()
-        self.q = tensor("q", (self.rows, a.heads, a.head_dim), a.dtype)
+        self.q = tensor("q", (self.rows, *a.runtime_sizes), a.dtype)
         self.q_indptr = indices("q_indptr", self.batch + 1)
         self.pages = pages(a, self.batch)
         self.offsets = indices("k_rope_pos_offset", self.batch)
@@ -187,10 +192,10 @@ class RaggedPrefillArguments(_Arguments):
     def __init__(self, a: Heads) -> None:
         self.batch, self.rows = T.int32(), T.int32()
         keys = T.int32()
-        self.q = tensor("q", (self.rows, a.heads, a.head_dim), a.dtype)
+        self.q = tensor("q", (self.rows, *a.runtime_sizes), a.dtype)
         self.q_indptr = indices("q_indptr", self.batch + 1)
-        self.k = tensor("k", (keys, a.kv_heads, a.head_dim), a.dtype)
-        self.v = tensor("v", (keys, a.kv_heads, a.head_dim), a.dtype)
+        self.k = tensor("k", (keys, a.kv_heads, a.runtime_sizes[1]), a.dtype)
+        self.v = tensor("v", (keys, a.kv_heads, a.runtime_sizes[1]), a.dtype)
         self.kv_indptr = indices("kv_indptr", self.batch + 1)
         self.positions = indices("q_rope_position", self.rows)
         self.offsets = indices("k_rope_pos_offset", self.batch)

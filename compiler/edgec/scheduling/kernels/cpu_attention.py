@@ -31,9 +31,17 @@ from edgec.scheduling.kernels.attention_arguments import (
     tensor,
     visible,
 )
-from edgec.scheduling.kernels.cpu_attention_blocks import BLOCK, Attention, Paged, Ragged
+from edgec.scheduling.kernels.cpu_attention_blocks import (
+    BLOCK,
+    Attention,
+    Paged,
+    Ragged,
+    Views,
+    when,
+)
+from edgec.scheduling.kernels.cpu_attention_left import Left, leave, taken
 from edgec.scheduling.kernels.cpu_attention_tile import KEYS, NARROW, Rows, Span, Tile, Width
-from edgec.scheduling.kernels.cpu_attention_token import Parts, Run, Token
+from edgec.scheduling.kernels.cpu_attention_token import PART, Parts, Run, Token
 from edgec.scheduling.kernels.cpu_turns import Turns
 from edgec.scheduling.kernels.vectors import without_regions
 
@@ -43,9 +51,6 @@ if TYPE_CHECKING:
     from edgec.scheduling.kernels.attention_arguments import Heads
     from edgec.scheduling.kernels.cpu_attention_blocks import Keys
 
-_MERGED_ALONE = 8
-"""Parts of contexts from which merging them pays for waking threads."""
-
 
 def paged_decode(a: Attention) -> Any:
     """One new token per sequence against its pages; all of them are visible to it."""
@@ -53,9 +58,9 @@ def paged_decode(a: Attention) -> Any:
         with T.prim_func(s_tir=True):
             named("batch_decode_paged_kv_cpu")
             given = DecodeArguments(a)
-            with _parts(a, given, None) as (row, kv_head, pages, token):
+            with _parts(a, given, None) as (q, row, kv_head, pages, token):
                 keys = Paged(a, given.pages, row, kv_head)
-                token.begin(given.q, token.query, row, kv_head * a.group, given.scale)
+                token.begin(q, token.query, row, kv_head * a.group, given.scale)
                 first = given.first(row, row)
                 first = T.int32(0) if first is None else T.Bind(T.max(first, 0))
                 token.attend(Run(first, T.Bind(given.pages.length(row)), pages), keys)
@@ -63,39 +68,57 @@ def paged_decode(a: Attention) -> Any:
 
 
 def paged_prefill(a: Attention) -> Any:
-    """New tokens of several sequences, end to end, against the pages of their sequence."""
+    """New tokens of several sequences, end to end, against the pages of their sequence.
+
+    Tokens that the kernel before has left come one by one, each with all that it sees: see
+    ``cpu_attention_left``.
+    """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_prefill_paged_kv_cpu")
             given = PagedPrefillArguments(a)
-            with _tiles(a, given, None) as (sequence, kv_head, rows, tile):
-                _limits(tile, given, sequence, rows)
-                keys = Paged(a, given.pages, sequence, kv_head)
-                _attend(tile, given, rows, keys)
+            with T.sblock("root"):
+                without_regions()
+                views = Views(a, given)
+                with _tiles(a, given, views) as (sequence, kv_head, rows, tile):
+                    _limits(tile, given, sequence, rows)
+                    keys = Paged(a, given.pages, sequence, kv_head)
+                    _attend(tile, given, views, rows, keys)
+                Left(a, given, views).attend()
         return builder.get()
 
 
 def ragged_prefill(a: Attention) -> Any:
-    """New tokens of several sequences against the new keys of their sequence, not in pages yet."""
+    """New tokens of several sequences against the new keys of their sequence, not in pages yet.
+
+    Sequences with few of them and some in pages are left to the kernel for pages.
+    """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             named("batch_prefill_ragged_kv")
             given = RaggedPrefillArguments(a)
             inline = given.scalars["rotary_mode"] == 1
             turns = None if a.rope is None else Turns(a, KEYS)
-            with _tiles(a, given, turns, rotates=inline) as (sequence, kv_head, rows, tile):
-                _limits(tile, given, sequence, rows)
-                keys = Ragged(a, given, sequence, kv_head)
-                if turns is None:
-                    _attend(tile, given, rows, keys)
-                else:
-                    with T.If(inline):
-                        with T.Then():
-                            end = T.Bind(given.length(sequence))
-                            spans = [Span(T.int32(0), end, given.offsets[sequence])]
-                            _attend_turned(tile, given, rows, keys, turns, spans)
-                        with T.Else():
-                            _attend(tile, given, rows, keys)
+            with T.sblock("root"):
+                without_regions()
+                views = Views(a, given)
+                leave(a, given, views, inline)
+                if turns is not None:
+                    with when(inline):
+                        turns.fill()
+                with _tiles(a, given, views) as (sequence, kv_head, rows, tile):
+                    _limits(tile, given, sequence, rows)
+                    keys = Ragged(a, given, sequence, kv_head)
+                    if turns is None:
+                        _attend(tile, given, views, rows, keys)
+                    else:
+                        with T.If(inline):
+                            with T.Then():
+                                end = T.Bind(given.length(sequence))
+                                spans = [Span(T.int32(0), end, given.offsets[sequence])]
+                                _attend_turned(tile, given, views, rows, keys, turns, spans)
+                            with T.Else():
+                                _attend(tile, given, views, rows, keys)
         return builder.get()
 
 
@@ -106,9 +129,9 @@ def sliding_decode(a: Attention) -> Any:
             named("batch_decode_paged_kv_cpu_sliding_window")
             given = DecodeArguments(a, _SlidingArguments)
             turns = Turns(a, BLOCK)
-            with _parts(a, given, turns) as (row, kv_head, pages, token):
+            with _parts(a, given, turns) as (q, row, kv_head, pages, token):
                 keys = Paged(a, given.pages, row, kv_head)
-                token.begin(given.q, token.source, row, kv_head * a.group, given.scale)
+                token.begin(q, token.source, row, kv_head * a.group, given.scale)
                 for span in given.pages.spans(row, given.offsets[row]):
                     run = Run(span.first, span.end, pages, turns.page)
                     with T.If(run.pages > 0), T.Then():
@@ -126,10 +149,14 @@ def sliding_prefill(a: Attention) -> Any:
             named("batch_prefill_paged_kv_cpu_sliding_window")
             given = PagedPrefillArguments(a, _SlidingArguments)
             turns = Turns(a, KEYS)
-            with _tiles(a, given, turns) as (sequence, kv_head, rows, tile):
-                keys = Paged(a, given.pages, sequence, kv_head)
-                spans = given.pages.spans(sequence, given.offsets[sequence])
-                _attend_turned(tile, given, rows, keys, turns, spans, whole=True)
+            with T.sblock("root"):
+                without_regions()
+                views = Views(a, given)
+                turns.fill()
+                with _tiles(a, given, views) as (sequence, kv_head, rows, tile):
+                    keys = Paged(a, given.pages, sequence, kv_head)
+                    spans = given.pages.spans(sequence, given.offsets[sequence])
+                    _attend_turned(tile, given, views, rows, keys, turns, spans, whole=True)
         return builder.get()
 
 
@@ -142,7 +169,7 @@ class _SlidingArguments:
     """
 
     def __init__(self, a: Heads, batch: Any) -> None:
-        shape = (T.int32(), 2, a.kv_heads, BLOCK, a.head_dim)
+        shape = (T.int32(), 2, a.kv_heads, BLOCK, a.runtime_sizes[1])
         self.pages = tensor("pages", shape, a.dtype)
         self.indptr = indices("page_indptr", batch + 1)
         self.values = indices("page_values", T.int32())
@@ -168,86 +195,60 @@ class _SlidingArguments:
 @contextlib.contextmanager
 def _parts(
     a: Attention, given: DecodeArguments, turns: Turns | None
-) -> Iterator[tuple[Any, Any, tuple[Any, Any], Token]]:
-    """Loop over parts of contexts and key-value heads, in parallel, and merge what comes of them.
-
-    Heads come first, so that threads have an even share whatever the sequences' lengths.
-    """
+) -> Iterator[tuple[Any, Any, Any, tuple[Any, Any], Token]]:
+    """Loop over parts of contexts and key-value heads, in parallel, and merge what comes of them."""
     with T.sblock("root"):
         without_regions()
+        views = Views(a, given)
         if turns is not None:
             turns.fill()
-        parts = Parts(a, given)
-        with T.parallel(0, a.kv_heads * parts.count) as task, T.sblock("task"):
-            without_regions()
-            kv_head, part = T.Bind(task // parts.count), T.Bind(task % parts.count)
-            row, first, end = parts.find(part)
-            token = Token(a)
-            yield row, kv_head, (first, end), token
-            parts.keep(token, kv_head, part)
-        with T.If(parts.count > _MERGED_ALONE):
-            with T.Then():
-                _merge(a, parts, T.parallel)
-            with T.Else():
-                _merge(a, parts, T.serial)
-
-
-def _merge(a: Attention, parts: Parts, loop: Callable[[int, int], Any]) -> None:
-    with loop(0, a.kv_heads) as kv_head, T.sblock("merge"):
-        without_regions()
-        parts.merge(kv_head)
+        indptr = given.pages.indptr
+        # Every sequence has at most one part that isn't full.
+        most = given.pages.values.shape[0] // PART + given.rows
+        parts = Parts(a, given.rows, lambda row: indptr[row + 1] - indptr[row], most)
+        with parts.each() as (row, kv_head, pages, token):
+            yield views.q, row, kv_head, pages, token
+        parts.finish(views.out, given.lse)
 
 
 @contextlib.contextmanager
 def _tiles(
-    a: Attention,
-    given: PagedPrefillArguments | RaggedPrefillArguments,
-    turns: Turns | None,
-    rotates: Any = None,
+    a: Attention, given: PagedPrefillArguments | RaggedPrefillArguments, views: Views
 ) -> Iterator[tuple[Any, Any, Rows, Tile]]:
-    """Loop over key-value heads and tiles of queries, in parallel.
+    """Loop over key-value heads and tiles of queries, in parallel; those that are left see nothing.
 
     Late tokens see more keys than early ones. So tiles come in pairs, one from either end: any two
     runs of tasks of the same length are about the same work.
     """
-    with T.sblock("root"):
+    size = Tile.lanes_of(a)
+    counter = T.sblock_alloc_buffer((1,), "int32")
+    T.buffer_store(counter, T.int32(0), [0])
+    with T.serial(0, given.batch) as i:
+        T.buffer_store(counter, counter[0] + _tiles_of(a, given, i, size), [0])
+    count = T.Bind(counter[0])
+    with T.parallel(0, a.kv_heads * count) as task, T.sblock("task"):
         without_regions()
-        if turns is not None:
-            with contextlib.nullcontext() if rotates is None else _when(rotates):
-                turns.fill()
-        size = Tile.lanes_of(a)
-        counter = T.sblock_alloc_buffer((1,), "int32")
-        T.buffer_store(counter, T.int32(0), [0])
+        kv_head, number = T.Bind(task // count), T.Bind(task % count)
+        turn = T.if_then_else(number % 2 == 0, number // 2, count - 1 - number // 2)
+        found = T.sblock_alloc_buffer((2,), "int32")
+        before = T.sblock_alloc_buffer((1,), "int32")
+        T.buffer_store(before, T.int32(0), [0])
+        wanted = T.Bind(turn)
         with T.serial(0, given.batch) as i:
-            T.buffer_store(counter, counter[0] + _tiles_of(a, given, i, size), [0])
-        count = T.Bind(counter[0])
-        with T.parallel(0, a.kv_heads * count) as task, T.sblock("task"):
-            without_regions()
-            kv_head, number = T.Bind(task // count), T.Bind(task % count)
-            turn = T.if_then_else(number % 2 == 0, number // 2, count - 1 - number // 2)
-            found = T.sblock_alloc_buffer((2,), "int32")
-            before = T.sblock_alloc_buffer((1,), "int32")
-            T.buffer_store(before, T.int32(0), [0])
-            wanted = T.Bind(turn)
-            with T.serial(0, given.batch) as i:
-                with T.If(wanted >= before[0]), T.Then():
-                    T.buffer_store(found, i, [0])
-                    T.buffer_store(found, wanted - before[0], [1])
-                T.buffer_store(before, before[0] + _tiles_of(a, given, i, size), [0])
-            sequence, first = T.Bind(found[0]), T.Bind(found[1] * size)
-            token = T.Bind(given.q_indptr[sequence])
-            total = T.Bind((given.q_indptr[sequence + 1] - token) * a.group)
-            tail = T.Bind(T.min(total - first, size))
-            rows = Rows(token, T.Bind(kv_head * a.group), first, tail, total)
-            tile = Tile(a)
+            with T.If(wanted >= before[0]), T.Then():
+                T.buffer_store(found, i, [0])
+                T.buffer_store(found, wanted - before[0], [1])
+            T.buffer_store(before, before[0] + _tiles_of(a, given, i, size), [0])
+        sequence, first = T.Bind(found[0]), T.Bind(found[1] * size)
+        token = T.Bind(given.q_indptr[sequence])
+        total = T.Bind((given.q_indptr[sequence + 1] - token) * a.group)
+        tail = T.Bind(T.min(total - first, size))
+        rows = Rows(token, T.Bind(kv_head * a.group), first, tail, total)
+        tile = Tile(a)
+        tile.begin()
+        with when(T.Not(taken(a, views, rows))):
             yield sequence, kv_head, rows, tile
-            tile.finish(given, rows)
-
-
-@contextlib.contextmanager
-def _when(condition: Any) -> Iterator[None]:
-    with T.If(condition), T.Then():
-        yield
+        tile.finish(given, views.out, rows)
 
 
 def _tiles_of(a: Attention, given: Any, sequence: Any, size: int) -> Any:
@@ -277,13 +278,12 @@ def _widths(tile: Tile, rows: Rows, body: Callable[[Width], None]) -> None:
             body(tile.width)
 
 
-def _attend(tile: Tile, given: Any, rows: Rows, keys: Keys) -> None:
+def _attend(tile: Tile, given: Any, views: Views, rows: Rows, keys: Keys) -> None:
     """Attend to the keys that the tile's queries see."""
-    tile.load(given.q, rows, given.scale)
+    tile.load(views.q, rows, given.scale)
     start, end = tile.seen()
 
     def body(width: Width) -> None:
-        tile.begin(width)
         with T.serial(0, (end - start + KEYS - 1) // KEYS) as block:
             tile.block(keys, T.Bind(start + block * KEYS), end, width)
 
@@ -293,6 +293,7 @@ def _attend(tile: Tile, given: Any, rows: Rows, keys: Keys) -> None:
 def _attend_turned(
     tile: Tile,
     given: Any,
+    views: Views,
     rows: Rows,
     keys: Keys,
     turns: Turns,
@@ -305,6 +306,7 @@ def _attend_turned(
     Args:
         tile: whose limits are set, unless ``whole``.
         given: the kernel's arguments.
+        views: of its queries and results.
         rows: the queries.
         keys: the keys.
         turns: rotates.
@@ -318,11 +320,10 @@ def _attend_turned(
             tile.block(keys, first, end, width, turns.key)
             turns.next_tile(tile, width)
 
-    tile.begin(tile.width)
     for span in spans:
         with T.If(span.end > span.first), T.Then():
             if whole:
                 tile.see(span)
             start, end = tile.seen()
-            turns.tile(tile, given, rows, start + span.shift)
+            turns.tile(tile, given, views.q, rows, start + span.shift)
             _widths(tile, rows, body)

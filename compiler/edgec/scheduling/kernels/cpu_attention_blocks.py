@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import functools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tvm.tirx.script import builder as T
 
 from edgec.models.kv_cache import PAGE_SIZE
 from edgec.scheduling.kernels.attention_arguments import LOG2_E, Heads
-from edgec.scheduling.kernels.vectors import as_float, broadcast, exp2, ramp
+from edgec.scheduling.kernels.cpu_cache_format import ITEM_BYTES, CacheFormat
+from edgec.scheduling.kernels.vectors import broadcast, exp2, ramp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from edgec.models.rope import Rope
 
 BLOCK = PAGE_SIZE
 """Keys of a page."""
 _LINE = 64
 """Bytes of a cache line."""
-ITEM_BYTES = {"float32": 4, "float16": 2}
 _NEAR = 2
 """The locality of a prefetch: into the L2 cache."""
 
@@ -31,10 +35,23 @@ class Attention(Heads):
         vector_bits: width of the registers to use.
         rope: the rotary embedding, for kernels that rotate keys when they read them; None for
             those that find keys rotated.
+        stored: type of keys and values in the cache; empty: ``dtype``.
     """
 
     vector_bits: int
     rope: Rope | None = None
+    stored: str = field(default="", kw_only=True)
+
+    @functools.cached_property
+    def format(self) -> CacheFormat:
+        """What lies where in the cache."""
+        stored = self.stored or self.dtype
+        return CacheFormat(self.heads, self.kv_heads, self.head_dim, self.dtype, stored)
+
+    @property
+    def runtime_sizes(self) -> tuple[int, int]:
+        """What the runtime takes for the number of query heads, and for the size of a head."""
+        return self.format.sizes
 
     @property
     def lanes(self) -> int:
@@ -55,11 +72,24 @@ class Page(Protocol):
         """Ask for a key or value, of this block or of another one."""
 
 
-class Keys(Page, Protocol):
+class Keys(Protocol):
     """All of a sequence and head, a block at a time."""
 
-    def select(self, block: Any) -> None:
-        """Make ``block`` the one that is read."""
+    def at(self, block: Any, use: Callable[[Page], None]) -> None:
+        """Read a block; ``use`` is called once for each kind of place that it may lie in."""
+
+
+class Views:
+    """A kernel's queries and results with a row per token, ``(rows, query_width)``; see :class:`CacheFormat`.
+
+    Made inside a kernel's root block, since they are other names of its arguments.
+    """
+
+    def __init__(self, a: Attention, given: Any) -> None:
+        self.q, self.out = (
+            T.decl_buffer((given.rows, a.format.query_width), a.dtype, data=buffer.data)
+            for buffer in (given.q, given.out)
+        )
 
 
 class Paged:
@@ -81,21 +111,26 @@ class Paged:
         self._kv_head = kv_head
         self._page: Any = None
 
-    def select(self, block: Any) -> None:
-        """Make ``block`` the one that is read."""
+    def at(self, block: Any, use: Callable[[Page], None]) -> None:
+        """Read a block."""
         self._page = T.Bind(self._values[self._first + block])
+        use(self)
 
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""
-        values = self._pages[self._page, which, self._kv_head, key, lane]
-        return as_float(values, self._a.lanes)
+        return loaded(self._a, self._pages, (self._page, which, self._kv_head, key, 0), lane)
+
+    def copy(self, block: Any, which: int, key: Any, to: Any, place: Any) -> None:
+        """Copy a key or value as it is held."""
+        page = self._values[self._first + block]
+        self._a.format.copy(to, place, self._pages, (page, which, self._kv_head, key, 0))
 
     def prefetch(self, which: int, key: Any, block: Any = None) -> None:
         """Ask for a key or value; of the sequence's last page where ``block`` lies beyond it."""
         page = self._page
         if block is not None:
             page = self._values[T.min(self._first + block, self._last)]
-        for start in range(0, self._a.head_dim, _LINE // ITEM_BYTES[self._a.dtype]):
+        for start in range(0, self._a.format.row, _LINE // ITEM_BYTES[self._a.dtype]):
             place = T.address_of(self._pages[page, which, self._kv_head, key, start])
             # To read, data.
             T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, 0, _NEAR, 1))
@@ -118,17 +153,30 @@ class Ragged:
         self._kv_head = kv_head
         self._row: Any = None
 
-    def select(self, block: Any) -> None:
-        """Make ``block`` the one that is read."""
+    def at(self, block: Any, use: Callable[[Page], None]) -> None:
+        """Read a block."""
         self._row = T.Bind(self._first + block * BLOCK)
+        use(self)
 
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""
-        values = self._arrays[which][self._row + key, self._kv_head, lane]
-        return as_float(values, self._a.lanes)
+        return loaded(self._a, self._arrays[which], (self._row + key, self._kv_head, 0), lane)
 
     def prefetch(self, which: int, key: Any, block: Any = None) -> None:
         """Nothing: rows of new tokens are in the cache."""
+
+
+@contextlib.contextmanager
+def when(condition: Any) -> Iterator[None]:
+    """What follows happens under a condition."""
+    with T.If(condition), T.Then():
+        yield
+
+
+def loaded(a: Attention, rows: Any, place: Any, lane: Any) -> Any:
+    """The lanes ``lane`` of a held key or value as float32; see :func:`columns`."""
+    first = int(lane if a.lanes == 1 else lane.base)
+    return a.format.load(rows, place, first, a.lanes)
 
 
 def columns(a: Attention) -> list[Any]:

@@ -22,7 +22,7 @@ from edgec.scheduling.kernels.vectors import Vectors, broadcast, exp2, ramp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Keys
+    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Keys, Page
 
 KEYS = 64
 """Keys of a block. With as many features they fill a quarter of an L1 cache with 512-bit registers."""
@@ -132,9 +132,9 @@ class Tile:
             number = T.Bind(T.min(rows.first + lane, rows.total - 1))
             use(lane, T.Bind(rows.token + number // self.a.group), T.Bind(number % self.a.group))
 
-    def begin(self, width: Width) -> None:
+    def begin(self) -> None:
         """Nothing seen yet."""
-        for vector in range(width.vectors):
+        for vector in range(self.width.vectors):
             lanes = self._vector(vector)
             nothing = broadcast(T.float32(NOTHING), self.lanes)
             T.buffer_store(self._top, nothing, [lanes])
@@ -149,7 +149,8 @@ class Tile:
 
         def use(lane: Any, row: Any, g: Any) -> None:
             with T.serial(0, self.a.head_dim) as feature:
-                value = T.Cast("float32", q[row, rows.head + g, feature]) * factor
+                place = (rows.head + g) * self.a.head_dim + feature
+                value = T.Cast("float32", q[row, place]) * factor
                 T.buffer_store(self.queries, value, [feature, lane])
 
         self.each(rows, use)
@@ -203,23 +204,26 @@ class Tile:
         a = self.a
         zero = broadcast(T.float32(0), a.lanes)
         with T.serial(0, (count + BLOCK - 1) // BLOCK) as index:
-            keys.select(page + index)
-            with T.serial(0, BLOCK) as key:
-                place = T.Bind(index * BLOCK + key)
-                with T.If((place >= low) & (place < count)):
-                    with T.Then():
-                        if turn is not None:
-                            turn(self._keys, place, lambda lane: keys.load(0, key, lane))
-                        for column in columns(a):
-                            if turn is None:
-                                value = keys.load(0, key, column)
-                                T.buffer_store(self._keys, value, [place, column])
-                            value = keys.load(1, key, column)
-                            T.buffer_store(self._values, value, [place, column])
-                    with T.Else():
-                        for column in columns(a):
-                            T.buffer_store(self._keys, zero, [place, column])
-                            T.buffer_store(self._values, zero, [place, column])
+
+            def use(block: Page, index: Any = index) -> None:
+                with T.serial(0, BLOCK) as key:
+                    place = T.Bind(index * BLOCK + key)
+                    with T.If((place >= low) & (place < count)):
+                        with T.Then():
+                            if turn is not None:
+                                turn(self._keys, place, lambda lane: block.load(0, key, lane))
+                            for column in columns(a):
+                                if turn is None:
+                                    value = block.load(0, key, column)
+                                    T.buffer_store(self._keys, value, [place, column])
+                                value = block.load(1, key, column)
+                                T.buffer_store(self._values, value, [place, column])
+                        with T.Else():
+                            for column in columns(a):
+                                T.buffer_store(self._keys, zero, [place, column])
+                                T.buffer_store(self._values, zero, [place, column])
+
+            keys.at(page + index, use)
 
     def _score(self, key: Any, width: Width) -> None:
         sums = Vectors(width.others * width.vectors, self.lanes)
@@ -295,7 +299,7 @@ class Tile:
                 value = sums[f * width.vectors + v]
                 T.buffer_store(self._results, value, [feature + f, self._vector(v)])
 
-    def finish(self, given: Any, rows: Rows) -> None:
+    def finish(self, given: Any, out: Any, rows: Rows) -> None:
         """Write the results and log-sum-exps of the queries that exist."""
         a = self.a
         with T.serial(0, rows.count) as lane:
@@ -307,7 +311,7 @@ class Tile:
             inverse = T.Bind(T.if_then_else(some, T.float32(1) / total, T.float32(0)))
             with T.serial(0, a.head_dim) as feature:
                 value = self._results[feature, lane] * inverse
-                T.buffer_store(given.out, T.Cast(a.dtype, value), [row, head, feature])
+                T.buffer_store(out, T.Cast(a.dtype, value), [row, head * a.head_dim + feature])
             logarithm = T.if_then_else(some, self._top[lane] + T.log2(total), T.float32(NOTHING))
             T.buffer_store(given.lse, logarithm, [row, head])
 

@@ -13,13 +13,15 @@ few heads there are, and what comes out doesn't depend on their number.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels.attention_arguments import LOG2_E, NOTHING
-from edgec.scheduling.kernels.cpu_attention_blocks import BLOCK, capped, columns
+from edgec.scheduling.kernels.cpu_attention_blocks import BLOCK, capped, columns, when
 from edgec.scheduling.kernels.vectors import (
     Vectors,
     as_float,
@@ -28,10 +30,11 @@ from edgec.scheduling.kernels.vectors import (
     ramp,
     sums_of,
     vector,
+    without_regions,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Keys, Page
 
@@ -40,6 +43,8 @@ PART = 32
 _PAGES = 4
 """Pages between two looks at the largest score."""
 _ACCUMULATORS = 16
+_MERGED_ALONE = 8
+"""Parts of contexts from which merging them pays for waking threads."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,21 @@ class Lanes:
         return value
 
 
+@dataclass(frozen=True)
+class _Weighed:
+    """Sums that values are added to.
+
+    Attributes:
+        sums: one of each head and vector of columns.
+        tile: number of the set of heads.
+        columns: of the values.
+    """
+
+    sums: Vectors
+    tile: int
+    columns: list[Any]
+
+
 class Token:
     """What a task keeps while pages pass: one token with the query heads that share a key-value head.
 
@@ -124,7 +144,7 @@ class Token:
         self.total.clear()
         with T.serial(0, a.group) as g:
             for lane in columns(a):
-                value = as_float(q[row, first_head + g, lane], a.lanes)
+                value = as_float(q[row, (first_head + g) * a.head_dim + lane], a.lanes)
                 T.buffer_store(into, value * factor, [g, lane])
                 T.buffer_store(self.result, broadcast(T.float32(0), a.lanes), [g, lane])
 
@@ -135,8 +155,11 @@ class Token:
             count = T.Bind(T.min(run.start + run.pages - start, _PAGES))
             with T.serial(0, count) as page:
                 low, high = run.within(start + page)
-                keys.select(start + page)
-                self._score(run.turned(self, keys, low, high), page, low, high)
+
+                def use(found: Page, page: Any = page, low: Any = low, high: Any = high) -> None:
+                    self._score(run.turned(self, found, low, high), page, low, high)
+
+                keys.at(start + page, use)
             for tile in range(self.lanes.tiles):
                 self._soften(tile, count)
             for tile in range(self.lanes.tiles):
@@ -195,7 +218,7 @@ class Token:
             self.total[tile] = self.total[tile] + weight
 
     def _add_values(self, keys: Keys, run: Run, start: Any, count: Any, tile: int) -> None:
-        a, lanes = self.a, self.lanes
+        a = self.a
         heads = self._heads(tile)
         own = columns(a)
         width = max(1, _accumulators(a) // len(heads))
@@ -207,23 +230,33 @@ class Token:
                 for c, column in enumerate(part):
                     sums[g * len(part) + c] = self.result[head, column] * scale
             with T.serial(0, count) as page:
-                keys.select(start + page)
                 low, high = run.within(start + page)
-                # What lies beside these keys may be anything, so it is not even multiplied by 0.
-                with T.serial(low, high) as key:
-                    if left == 0 and tile == 0:
-                        keys.prefetch(0, key, start + page + _PAGES)
-                    step = T.Bind(page * lanes.per_page + key // lanes.keys)
-                    lane = T.Bind(key % lanes.keys * lanes.heads)
-                    values = [T.Bind(keys.load(1, key, column)) for column in part]
-                    for g in range(len(heads)):
-                        weight = T.Bind(broadcast(self._scores[tile, step, lane + g], a.lanes))
-                        for c, value in enumerate(values):
-                            place = g * len(part) + c
-                            sums[place] = sums[place] + weight * value
+                ahead = T.Bind(start + page + _PAGES) if left == 0 and tile == 0 else None
+                weigh = functools.partial(
+                    self._weigh, _Weighed(sums, tile, part), T.Bind(page), (low, high), ahead
+                )
+                keys.at(start + page, weigh)
             for g, head in enumerate(heads):
                 for c, column in enumerate(part):
                     T.buffer_store(self.result, sums[g * len(part) + c], [head, column])
+
+    def _weigh(
+        self, to: _Weighed, number: Any, within: tuple[Any, Any], ahead: Any, page: Page
+    ) -> None:
+        """Add a page's values, and ask for the keys of the page ``ahead`` unless that is None."""
+        lanes, heads = self.lanes, self._heads(to.tile)
+        # What lies beside these keys may be anything, so it is not even multiplied by 0.
+        with T.serial(*within) as key:
+            if ahead is not None:
+                page.prefetch(0, key, ahead)
+            step = T.Bind(number * lanes.per_page + key // lanes.keys)
+            lane = T.Bind(key % lanes.keys * lanes.heads)
+            values = [T.Bind(page.load(1, key, column)) for column in to.columns]
+            for g in range(len(heads)):
+                weight = T.Bind(broadcast(self._scores[to.tile, step, lane + g], self.a.lanes))
+                for c, value in enumerate(values):
+                    place = g * len(values) + c
+                    to.sums[place] = to.sums[place] + weight * value
 
     def _heads(self, tile: int) -> list[int]:
         """Numbers of a set's heads within the group."""
@@ -246,7 +279,7 @@ class Run:
         first: Any,
         end: Any,
         pages: tuple[Any, Any],
-        turned: Callable[[Token, Keys, Any, Any], Page] | None = None,
+        turned: Callable[[Token, Page, Any, Any], Page] | None = None,
     ) -> None:
         self._first, self._end = first, end
         self.start = T.Bind(T.max(first // BLOCK, pages[0]))
@@ -259,51 +292,86 @@ class Run:
         low = T.Bind(T.max(self._first - page * BLOCK, 0))
         return low, T.Bind(T.min(self._end - page * BLOCK, BLOCK))
 
-    def turned(self, token: Token, keys: Keys, low: Any, high: Any) -> Page:
-        """The selected page's keys."""
+    def turned(self, token: Token, keys: Page, low: Any, high: Any) -> Page:
+        """A page's keys, as products take them."""
         return keys if self._turned is None else self._turned(token, keys, low, high)
 
 
 class Parts:
-    """The parts of all sequences' contexts, and room for what comes of each.
+    """The parts of all tokens' contexts, and room for what comes of each.
 
     Args:
         a: the attention.
-        given: the kernel's arguments.
+        rows: number of tokens.
+        pages_of: how many pages a token sees; none if it isn't one of these.
+        most: parts that there may be.
+        among: whether a token is one of these; None: all are.
     """
 
-    def __init__(self, a: Attention, given: Any) -> None:
-        self._a, self._given = a, given
+    def __init__(
+        self,
+        a: Attention,
+        rows: Any,
+        pages_of: Callable[[Any], Any],
+        most: Any,
+        among: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._a, self._rows, self._pages_of, self._among = a, rows, pages_of, among
         lanes = Lanes.of(a)
-        indices = given.pages.values.shape[0]
-        # Every sequence has at most one part that isn't full.
-        most = indices // PART + given.rows
         self._results = T.sblock_alloc_buffer((a.kv_heads, most, a.group, a.head_dim), "float32")
         of_tiles = (a.kv_heads, most, lanes.tiles, lanes.count)
         self._tops = T.sblock_alloc_buffer(of_tiles, "float32")
         self._totals = T.sblock_alloc_buffer(of_tiles, "float32")
         self._count = T.sblock_alloc_buffer((1,), "int32")
         T.buffer_store(self._count, T.int32(0), [0])
-        with T.serial(0, given.rows) as row:
+        with T.serial(0, rows) as row:
             T.buffer_store(self._count, self._count[0] + self._parts_of(row), [0])
         self.count = T.Bind(self._count[0])
 
     def _parts_of(self, row: Any) -> Any:
-        indptr = self._given.pages.indptr
-        return (indptr[row + 1] - indptr[row] + PART - 1) // PART
+        return (self._pages_of(row) + PART - 1) // PART
 
     def find(self, part: Any) -> tuple[Any, Any, Any]:
-        """The sequence that a part belongs to, its first page, and the page after its last."""
+        """The token that a part belongs to, its first page, and the page after its last."""
         found = T.sblock_alloc_buffer((2,), "int32")
         before = T.sblock_alloc_buffer((1,), "int32")
         T.buffer_store(before, T.int32(0), [0])
-        with T.serial(0, self._given.rows) as row:
-            with T.If(part >= before[0]), T.Then():
+        with T.serial(0, self._rows) as row:
+            count = T.Bind(self._parts_of(row))
+            with T.If((part >= before[0]) & (part < before[0] + count)), T.Then():
                 T.buffer_store(found, row, [0])
                 T.buffer_store(found, part - before[0], [1])
-            T.buffer_store(before, before[0] + self._parts_of(row), [0])
+            T.buffer_store(before, before[0] + count, [0])
         first = T.Bind(found[1] * PART)
         return T.Bind(found[0]), first, T.Bind(first + PART)
+
+    @contextlib.contextmanager
+    def each(self) -> Iterator[tuple[Any, Any, tuple[Any, Any], Token]]:
+        """Loop over parts and key-value heads, in parallel: token, head, pages, and what comes of them.
+
+        Heads come first, so that threads have an even share whatever the contexts' lengths.
+        """
+        with T.parallel(0, self._a.kv_heads * self.count) as task, T.sblock("task"):
+            without_regions()
+            kv_head, part = T.Bind(task // self.count), T.Bind(task % self.count)
+            row, first, end = self.find(part)
+            token = Token(self._a)
+            yield row, kv_head, (first, end), token
+            self.keep(token, kv_head, part)
+
+    def finish(self, out: Any, lse: Any) -> None:
+        """Merge the parts and write what comes of each token."""
+
+        def run(loop: Callable[[int, int], Any]) -> None:
+            with loop(0, self._a.kv_heads) as kv_head, T.sblock("merge"):
+                without_regions()
+                self.merge(out, lse, kv_head)
+
+        with T.If(self.count > _MERGED_ALONE):
+            with T.Then():
+                run(T.parallel)
+            with T.Else():
+                run(T.serial)
 
     def keep(self, token: Token, kv_head: Any, part: Any) -> None:
         """Note what came of a part."""
@@ -317,18 +385,19 @@ class Parts:
             for column in columns(a):
                 T.buffer_store(self._results, token.result[g, column], [kv_head, part, g, column])
 
-    def merge(self, kv_head: Any) -> None:
+    def merge(self, out: Any, lse: Any, kv_head: Any) -> None:
         """Write each token's result and log-sum-exp of the heads that share a key-value head."""
-        a, given = self._a, self._given
+        a = self._a
         first = T.sblock_alloc_buffer((1,), "int32")
         top = T.sblock_alloc_buffer((1,), "float32")
         total = T.sblock_alloc_buffer((1,), "float32")
         sums = T.sblock_alloc_buffer((a.head_dim,), "float32")
         T.buffer_store(first, T.int32(0), [0])
-        with T.serial(0, given.rows) as row:
+        with T.serial(0, self._rows) as row:
             begin, count = T.Bind(first[0]), T.Bind(self._parts_of(row))
             T.buffer_store(first, begin + count, [0])
-            with T.serial(0, a.group) as g:
+            among = contextlib.nullcontext() if self._among is None else when(self._among(row))
+            with among, T.serial(0, a.group) as g:
                 T.buffer_store(top, T.float32(NOTHING), [0])
                 T.buffer_store(total, T.float32(0), [0])
                 for column in columns(a):
@@ -339,7 +408,7 @@ class Parts:
                     )
                 with T.serial(0, count) as part:
                     self._add(sums, total, top, kv_head, begin + part, g)
-                write(a, given, row, kv_head * a.group + g, (sums, top, total))
+                write(a, (out, lse), row, kv_head * a.group + g, (sums, top, total))
 
     def _add(self, sums: Any, total: Any, top: Any, kv_head: Any, part: Any, g: Any) -> None:
         a = self._a
@@ -354,16 +423,19 @@ class Parts:
         return numbers[kv_head, part, g // heads, g % heads]
 
 
-def write(a: Attention, given: Any, row: Any, head: Any, seen: tuple[Any, Any, Any]) -> None:
+def write(
+    a: Attention, outs: tuple[Any, Any], row: Any, head: Any, seen: tuple[Any, Any, Any]
+) -> None:
     """Write a weighted sum, divided by the sum of weights, and the log-sum-exp."""
-    sums, top, total = seen
+    (out, lse), (sums, top, total) = outs, seen
     some = total[0] > T.float32(0)
     inverse = T.Bind(T.if_then_else(some, T.float32(1) / total[0], T.float32(0)))
     for column in columns(a):
         value = sums[column] * broadcast(inverse, a.lanes)
-        T.buffer_store(given.out, T.Cast(vector(a.dtype, a.lanes), value), [row, head, column])
+        place = head * a.head_dim + column
+        T.buffer_store(out, T.Cast(vector(a.dtype, a.lanes), value), [row, place])
     logarithm = T.if_then_else(some, top[0] + T.log2(total[0]), T.float32(NOTHING))
-    T.buffer_store(given.lse, logarithm, [row, head])
+    T.buffer_store(lse, logarithm, [row, head])
 
 
 def _accumulators(a: Attention) -> int:

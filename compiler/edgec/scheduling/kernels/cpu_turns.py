@@ -20,7 +20,7 @@ from edgec.scheduling.kernels.vectors import broadcast, ramp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Keys
+    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Page
     from edgec.scheduling.kernels.cpu_attention_tile import Rows, Tile, Width
     from edgec.scheduling.kernels.cpu_attention_token import Token
 
@@ -70,7 +70,7 @@ class Turns:
                 T.buffer_store(token.query, turned[0], [g, low])
                 T.buffer_store(token.query, turned[1], [g, high])
 
-    def page(self, token: Token, keys: Keys, first: Any, end: Any) -> TurnedKeys:
+    def page(self, token: Token, keys: Page, first: Any, end: Any) -> TurnedKeys:
         """Rotate queries back by one page, and the keys ``first`` to ``end`` (exclusive) of the next one."""
         with T.serial(0, self._a.group) as g:
             for low, high in self._pairs():
@@ -84,7 +84,7 @@ class Turns:
             self.key(token.keys, key, lambda lane: keys.load(0, key, lane))
         return TurnedKeys(keys, token)
 
-    def tile(self, tile: Tile, given: Any, rows: Rows, start: Any) -> None:
+    def tile(self, tile: Tile, given: Any, q: Any, rows: Rows, start: Any) -> None:
         """Rotate a tile's queries by their distance from the key at position ``start``."""
         half = self._half
         factor = T.Bind(tile.factor(given.scale))
@@ -92,9 +92,10 @@ class Turns:
         def use(lane: Any, row: Any, g: Any) -> None:
             with T.If((g == 0) | (lane == 0)), T.Then():
                 self._angles(tile, given.positions[row] - start)
+            first = T.Bind((rows.head + g) * self._a.head_dim)
             with T.serial(0, half) as pair:
                 x, y = (
-                    T.Bind(T.Cast("float32", given.q[row, rows.head + g, feature]) * factor)
+                    T.Bind(T.Cast("float32", q[row, first + feature]) * factor)
                     for feature in (pair, pair + half)
                 )
                 turned = _turned(x, y, tile.sine[pair], tile.cosine[pair])
@@ -148,7 +149,7 @@ class Turns:
 class TurnedKeys:
     """A page whose keys were rotated; values are never rotated."""
 
-    def __init__(self, keys: Keys, token: Token) -> None:
+    def __init__(self, keys: Page, token: Token) -> None:
         self._keys = keys
         self._token = token
 
