@@ -41,6 +41,7 @@ from edgec.runtime.generate import generate
 from edgec.runtime.sampling import SamplingOptions
 from edgec.runtime.session import open_session
 from edgec.runtime.speculative import DRAFT_MAX, Speculation, SpeculativeSequence
+from edgec.runtime.tokenizer import Tokenizer
 from machine import machine
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ def commented(source: str) -> str:
     )
 
 
-def cases(session: Session, prompt: int, count: int) -> list[Case]:
-    encode = session.tokenizer.encode
-    bos = [] if session.tokenizer.bos_id is None else [session.tokenizer.bos_id]
+def cases(tokenizer: Tokenizer, prompt: int, count: int) -> list[Case]:
+    encode = tokenizer.encode
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     greedy = SamplingOptions(temperature=0)
     sources = [inspect.getsource(importlib.import_module(name)) for name in MODULES]
     modules = [ids for ids in map(encode, sources) if len(ids) >= 2 * prompt]
@@ -205,6 +206,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--prompts", type=int, default=len(MODULES), help="of each text")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="folder of another model's, for random weights; any will do"
+    )
     names = ["edit", "continue", "fresh", "rename", "comment", "other"]
     parser.add_argument("--case", nargs="*", choices=names, default=names)
     options = parser.parse_args()
@@ -212,7 +216,8 @@ def main() -> None:
         locate_artifact(options.artifact, Path("artifacts")), threads=options.threads
     )
     print(f"{session.artifact.manifest['name']}, {session.threads} threads, {machine()}")
-    every = cases(session, options.prompt_tokens, options.generate_tokens)
+    tokenizer = session.tokenizer if options.tokenizer is None else Tokenizer(options.tokenizer)
+    every = cases(tokenizer, options.prompt_tokens, options.generate_tokens)
     costs(session, every[1].prompts[0], max(7, options.rounds))
     wanted = [case for case in every if case.name in options.case]
     if wanted:

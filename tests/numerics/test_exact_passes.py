@@ -33,7 +33,7 @@ MIXED: tuple[dict[str, Any], dict[str, Any]] = (
     {
         "scheme": "q4f32_1",
         "overrides": [
-            {"match": "model.layers.0.mlp.*", "bits": 8, "group_size": 64},
+            {"match": "*.mlp.*", "bits": 8, "group_size": 64},
             {"match": "*.o_proj.*", "bits": 16, "group_size": None},
         ],
     },
