@@ -16,7 +16,7 @@ from edgec.scheduling.kernels.attention_arguments import NOTHING  # noqa: E402
 if TYPE_CHECKING:
     from edgec.scheduling.kernels.attention_arguments import Heads
 
-TOLERANCE = {"float32": 3e-6, "float16": 2e-3}
+TOLERANCE = {"float32": 5e-6, "float16": 2e-3}
 
 
 def _expected(
@@ -76,7 +76,7 @@ class Problem:
         total = sum(counts) + 3
         places = self.random.permutation(total)[: sum(counts)].astype(np.int32)
         shape = (total, 2, self.shape.kv_heads, BLOCK, self.shape.head_dim)
-        pages = np.full(shape, np.nan, self.shape.dtype)
+        pages = np.full(shape, np.nan, self.k[0].dtype)
         indptr = np.cumsum([0, *counts]).astype(np.int32)
         for i, length in enumerate(self.lengths):
             for token in range(length):

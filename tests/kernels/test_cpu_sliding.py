@@ -25,6 +25,7 @@ from edgec.scheduling.kernels.cpu_attention import (  # noqa: E402
     sliding_prefill,
 )
 from edgec.scheduling.kernels.cpu_attention_blocks import BLOCK, Attention  # noqa: E402
+from kernels.cache_rows import held, queries, results, room, rounded  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +41,8 @@ SHAPES = [
     Attention(4, 4, 32, "float32", 256, Rope(500.0, 32, LLAMA3)),
     Attention(6, 1, 80, "float16", 512, Rope(10000.0, 80)),
     Attention(3, 3, 24, "float32", 512, Rope(10000.0, 24, {"rope_type": "linear", "factor": 4.0})),
+    Attention(8, 2, 64, "float16", 512, Rope(10000.0, 64), stored="int8"),
+    Attention(2, 1, 20, "float32", 256, Rope(10000.0, 20), stored="int8"),
 ]
 # Angles are products of positions and frequencies in float32.
 TOLERANCE = {"float32": 2e-5, "float16": 2e-3}
@@ -131,7 +134,8 @@ class Problem:
 
     def _draw(self, rows: int, heads: int) -> np.ndarray:
         values = self.random.normal(0, 1.5, (rows, heads, self.shape.head_dim))
-        return values.astype(self.shape.dtype)
+        values = values.astype(self.shape.dtype)
+        return values if heads == self.shape.heads else rounded(self.shape, values)
 
     def pages(self) -> tuple[np.ndarray, ...]:
         """Pages in random order; what no kept key fills is NaN."""
@@ -139,7 +143,7 @@ class Problem:
         total = sum(counts) + 3
         order = self.random.permutation(total)[: sum(counts)].astype(np.int32)
         shape = (total, 2, self.shape.kv_heads, BLOCK, self.shape.head_dim)
-        pages = np.full(shape, np.nan, self.shape.dtype)
+        pages = np.full(shape, np.nan, self.k[0].dtype)
         indptr = np.cumsum([0, *counts]).astype(np.int32)
         info = np.zeros((3, len(counts)), np.int32)
         for i, item in enumerate(self.sequences):
@@ -149,7 +153,7 @@ class Problem:
                 pages[page, 1, :, place % BLOCK] = self.v[i][token]
             end = max(item.places, default=-1)
             info[:, i] = end % BLOCK + 1, item.offset, item.sinks if item.slid else 0
-        return pages, indptr, order, info
+        return held(self.shape, pages), indptr, order, info
 
     def expected(
         self, row: int, k: np.ndarray, v: np.ndarray, first: int | None
@@ -170,13 +174,19 @@ class Problem:
         return out, lse
 
     def run(self, function: Any, *arguments: Any, flags: tuple[int, ...]) -> tuple[Any, Any]:
-        out = tvm.runtime.tensor(np.full_like(self.q, np.nan))
-        lse = tvm.runtime.tensor(np.full(self.q.shape[:2], np.nan, np.float32))
+        out, lse = (tvm.runtime.tensor(item) for item in room(self.shape, self.rows))
         tensors = [tvm.runtime.tensor(np.ascontiguousarray(item)) for item in arguments]
         compiled(function, self.shape)(
-            tvm.runtime.tensor(self.q), *tensors, out, lse, *flags, 1.0, 1e4, self.scale
+            tvm.runtime.tensor(queries(self.shape, self.q)),
+            *tensors,
+            out,
+            lse,
+            *flags,
+            1.0,
+            1e4,
+            self.scale,
         )
-        return out.numpy(), lse.numpy()
+        return results(self.shape, out.numpy(), lse.numpy())
 
     def check(self, row: int, got: tuple[Any, Any], wanted: tuple[Any, Any]) -> None:
         tolerance = TOLERANCE[self.shape.dtype]
@@ -235,16 +245,19 @@ def test_a_sequence_without_pages_sees_nothing() -> None:
 @pytest.mark.parametrize("inline", [0, 1])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_new_tokens_see_each_other(shape: Attention, inline: int) -> None:
-    sequences = [Sequence(100, None, 0, new=37), Sequence(3, None, 0), Sequence(0, None, 0, new=16)]
+    # Few tokens behind others would be left to the kernel for pages.
+    short = Sequence(3 * inline, None, 0)
+    sequences = [Sequence(100, None, 0, new=37), short, Sequence(0, None, 0, new=16)]
     problem = Problem(shape, sequences)
-    arguments = (problem.indptr, problem.new_k, problem.new_v, problem.indptr, problem.positions)
+    new = (held(shape, part) for part in (problem.new_k, problem.new_v))
+    arguments = (problem.indptr, *new, problem.indptr, problem.positions)
     got = problem.run(ragged_prefill, *arguments, problem.kept, flags=(1, inline))
     row = 0
     for i, item in enumerate(sequences):
         for token in range(item.new):
-            new = slice(problem.indptr[i], problem.indptr[i] + token + 1)
+            seen = slice(problem.indptr[i], problem.indptr[i] + token + 1)
             first = int(problem.kept[i]) if inline else None
-            wanted = problem.expected(row, problem.new_k[new], problem.new_v[new], first)
+            wanted = problem.expected(row, problem.new_k[seen], problem.new_v[seen], first)
             problem.check(row, got, wanted)
             row += 1
 

@@ -22,6 +22,7 @@ from edgec.scheduling.kernels import cpu_attention, gpu_attention  # noqa: E402
 from edgec.scheduling.kernels.attention_arguments import NOTHING, Heads  # noqa: E402
 from edgec.scheduling.kernels.attention_meaning import attention_meanings  # noqa: E402
 from edgec.scheduling.kernels.cpu_attention_blocks import Attention  # noqa: E402
+from kernels import cache_rows  # noqa: E402
 from kernels.attention_problem import Problem, offsets  # noqa: E402
 from kernels.gpu_functions import PHONE, call  # noqa: E402
 from standin_tools import needs  # noqa: E402
@@ -75,7 +76,11 @@ def run_cpu(problem: Problem, kernel: str, tensors: list[Any], scalars: list[Any
     shape = Attention(
         a.heads, a.kv_heads, a.head_dim, a.dtype, 512, soft_cap=a.soft_cap, window=a.window
     )
-    return _call(_built(_CPU[kernel], shape), problem, tensors, scalars)
+    given = [cache_rows.queries(shape, tensors[0]), *tensors[1:]]
+    out, lse = (tvm.runtime.tensor(item) for item in cache_rows.room(shape, len(problem.q)))
+    tensors = [tvm.runtime.tensor(np.ascontiguousarray(item)) for item in given]
+    _built(_CPU[kernel], shape)(*tensors, out, lse, *scalars)
+    return cache_rows.results(shape, out.numpy(), lse.numpy())
 
 
 def run_meaning(problem: Problem, kernel: str, tensors: list[Any], scalars: list[Any]) -> Any:

@@ -60,6 +60,8 @@ _TWINS = {
     "tree_attn_paged_kv": "tree_attn_paged_kv_cpu",
 }
 """Kernel of TVM's KV cache on GPUs to the one on CPUs."""
+_ON_CPUS = _TWINS["batch_decode_paged_kv"]
+_ROTATION = "fused_rope"
 
 
 def reference_kernels(
@@ -76,7 +78,7 @@ def reference_kernels(
         A reference for each kernel that has one. Kernels that draw tokens have none here: the
         functions made of them are checked as a whole.
     """
-    twins = {} if cache is None else _kv_cache_twins(cache)
+    twins = {} if cache is None else _cache_kernels(mod) or _kv_cache_twins(cache)
     twins |= {} if vocab_size is None else _logit_twins(vocab_size)
     references: dict[str, tirx.PrimFunc] = {}
     for var, function in mod.functions_items():
@@ -146,6 +148,18 @@ def _expert_meaning(function: tirx.PrimFunc) -> Any:
         ungrouped = len(("x", "ids", "w", "y")) + bool(layer.linear.bits) + layer.linear.zeros
         return experts_meaning.expert_matmul(layer, grouped=len(function.params) > ungrouped)
     return None
+
+
+def _cache_kernels(mod: tvm.IRModule) -> dict[str, Any]:
+    """On CPUs the kernels of a cache themselves, made for this machine.
+
+    No others take rows of the cache's own formats; tests show what they compute.
+    """
+    found = {var.name_hint: function for var, function in mod.functions_items()}
+    if _ON_CPUS not in found:
+        return {}
+    kernels = {*_TWINS.values(), _ROTATION} & found.keys()
+    return {name: found[name].without_attr("target") for name in kernels}
 
 
 def _kv_cache_twins(cache: KVCacheSpec) -> dict[str, Any]:

@@ -76,7 +76,10 @@ class Keys(Protocol):
     """All of a sequence and head, a block at a time."""
 
     def at(self, block: Any, use: Callable[[Page], None]) -> None:
-        """Read a block; ``use`` is called once for each kind of place that it may lie in."""
+        """Make a block known to ``use``."""
+
+    def again(self, block: Any, use: Callable[[Page], None]) -> None:
+        """Make one of the latest blocks known once more."""
 
 
 class Views:
@@ -115,6 +118,8 @@ class Paged:
         """Read a block."""
         self._page = T.Bind(self._values[self._first + block])
         use(self)
+
+    again = at
 
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""
@@ -157,6 +162,8 @@ class Ragged:
         """Read a block."""
         self._row = T.Bind(self._first + block * BLOCK)
         use(self)
+
+    again = at
 
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""

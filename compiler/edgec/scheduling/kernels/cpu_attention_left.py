@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels.cpu_attention_blocks import BLOCK, Paged, loaded, when
-from edgec.scheduling.kernels.cpu_attention_token import PART, Parts, Run
+from edgec.scheduling.kernels.cpu_attention_token import PAGES, PART, Parts, Run
 from edgec.scheduling.kernels.vectors import without_regions
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ class Left:
         a, given = self._a, self._given
         sequence, seen = T.Bind(self._sequence[row]), T.Bind(self._seen[row])
         length = T.Bind(given.pages.length(sequence))
-        keys = _Together(a, Paged(a, given.pages, sequence, kv_head), length)
-        with when(pages[1] * BLOCK > length):
-            keys.put_together(self._views.q, kv_head, T.Bind(self._first[row]), seen)
+        paged = Paged(a, given.pages, sequence, kv_head)
+        new = T.Bind(self._first[row])
+        keys = _Together(a, paged, length, self._views.q, new, kv_head, seen)
         first = given.first(row, sequence)
         first = T.int32(0) if first is None else T.Bind(T.max(first, 0))
         token.attend(Run(first, seen, pages), keys)
@@ -129,41 +129,47 @@ class Left:
 
 
 class _Together:
-    """Keys and values of a sequence and head, in pages and, from the last one on, put together.
+    """Keys and values of a sequence and head, first those in pages, then those of new tokens.
+
+    Pages are copied to where both come to lie in them. That costs little beside what follows, and so the
+    steps that follow stand in the kernel once.
 
     Args:
         a: the attention.
         paged: those in pages.
         length: how many those are.
+        q: with the rows of new tokens, from ``first`` on.
+        first: see there.
+        kv_head: the head.
+        seen: after the last key that is looked at.
     """
 
-    def __init__(self, a: Attention, paged: Paged, length: Any) -> None:
+    def __init__(
+        self, a: Attention, paged: Paged, length: Any, q: Any, first: Any, kv_head: Any, seen: Any
+    ) -> None:
         self._a, self._paged, self._length = a, paged, length
-        self._whole = T.Bind(length // BLOCK)
-        shape = (_SPLIT, 2, BLOCK, a.format.row)
-        self._rows = T.sblock_alloc_buffer(shape, a.dtype)
+        self._q, self._first, self._kv_head, self._seen = q, first, kv_head, seen
+        self._rows = T.sblock_alloc_buffer((PAGES, 2, BLOCK, a.format.row), a.dtype)
 
-    def put_together(self, q: Any, kv_head: Any, first: Any, seen: Any) -> None:
-        """Fill pages with what is in the last one and with the rows from ``first`` on."""
+    def at(self, block: Any, use: Callable[[Page], None]) -> None:
+        """Read a block for the first time."""
         fmt, length = self._a.format, self._length
-        with T.serial(self._whole * BLOCK, seen) as key:
-            slot, within = T.Bind(key // BLOCK - self._whole), T.Bind(key % BLOCK)
+        slot = T.Bind(block % PAGES)
+        with T.serial(0, T.min(self._seen - block * BLOCK, BLOCK)) as within:
+            key = T.Bind(block * BLOCK + within)
             for which in (0, 1):
                 place = (slot, which, within, 0)
                 with T.If(key < length):
                     with T.Then():
-                        self._paged.copy(self._whole, which, within, self._rows, place)
+                        self._paged.copy(block, which, within, self._rows, place)
                     with T.Else():
-                        own = (first + key - length, fmt.own(which, kv_head))
-                        fmt.copy(self._rows, place, q, own)
+                        own = (self._first + key - length, fmt.own(which, self._kv_head))
+                        fmt.copy(self._rows, place, self._q, own)
+        use(_Filled(self._a, self._rows, slot))
 
-    def at(self, block: Any, use: Callable[[Page], None]) -> None:
-        """Read a block."""
-        with T.If(block < self._whole):
-            with T.Then():
-                self._paged.at(block, use)
-            with T.Else():
-                use(_Filled(self._a, self._rows, T.Bind(block - self._whole)))
+    def again(self, block: Any, use: Callable[[Page], None]) -> None:
+        """Read one of the last blocks once more."""
+        use(_Filled(self._a, self._rows, T.Bind(block % PAGES)))
 
 
 class _Filled:

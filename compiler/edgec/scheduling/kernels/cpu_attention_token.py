@@ -27,6 +27,7 @@ from edgec.scheduling.kernels.vectors import (
     as_float,
     broadcast,
     exp2,
+    fused,
     ramp,
     sums_of,
     vector,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 PART = 32
 """Pages of a part: its keys and values are some 100 KiB, many times what merging its result costs."""
-_PAGES = 4
+PAGES = 4
 """Pages between two looks at the largest score."""
 _ACCUMULATORS = 16
 _MERGED_ALONE = 8
@@ -122,7 +123,7 @@ class Token:
         self._most = Vectors(1, lanes.count)
         self._scale = T.sblock_alloc_buffer((lanes.tiles, lanes.count))
         self._scores = T.sblock_alloc_buffer(
-            (lanes.tiles, _PAGES * lanes.per_page, lanes.count), "float32"
+            (lanes.tiles, PAGES * lanes.per_page, lanes.count), "float32"
         )
         if a.rope is not None:
             half = (a.head_dim // 2,)
@@ -150,9 +151,9 @@ class Token:
 
     def attend(self, run: Run, keys: Keys) -> None:
         """Take in a run of keys."""
-        with T.serial(0, (run.pages + _PAGES - 1) // _PAGES) as block:
-            start = T.Bind(run.start + block * _PAGES)
-            count = T.Bind(T.min(run.start + run.pages - start, _PAGES))
+        with T.serial(0, (run.pages + PAGES - 1) // PAGES) as block:
+            start = T.Bind(run.start + block * PAGES)
+            count = T.Bind(T.min(run.start + run.pages - start, PAGES))
             with T.serial(0, count) as page:
                 low, high = run.within(start + page)
 
@@ -181,7 +182,8 @@ class Token:
                         value = T.Bind(keys.load(0, first + key, column))
                         for g, query in enumerate(queries):
                             number = key * lanes.heads + g
-                            products[number] = T.Bind(products[number] + query * value)
+                            product = fused(query, value, products[number], a.lanes)
+                            products[number] = T.Bind(product)
                 scores = sums_of(products, lanes.count)
                 if a.soft_cap is not None:
                     scores = capped(a.soft_cap, scores, lanes.count)
@@ -211,11 +213,14 @@ class Token:
         scale = exp2(before - top, lanes.count)
         T.buffer_store(self._scale, scale, [tile, place])
         self.top[tile] = top
-        self.total[tile] = self.total[tile] * scale
+        # A sum of its own, so that no product and sum meet here or there.
+        own = Vectors(1, lanes.count)
+        own.clear()
         with T.serial(0, pages * lanes.per_page) as step:
             weight = exp2(self._scores[tile, step, place] - top, lanes.count)
             T.buffer_store(self._scores, weight, [tile, step, place])
-            self.total[tile] = self.total[tile] + weight
+            own[0] = own[0] + weight
+        self.total[tile] = fused(self.total[tile], scale, own[0], lanes.count)
 
     def _add_values(self, keys: Keys, run: Run, start: Any, count: Any, tile: int) -> None:
         a = self.a
@@ -231,11 +236,11 @@ class Token:
                     sums[g * len(part) + c] = self.result[head, column] * scale
             with T.serial(0, count) as page:
                 low, high = run.within(start + page)
-                ahead = T.Bind(start + page + _PAGES) if left == 0 and tile == 0 else None
+                ahead = T.Bind(start + page + PAGES) if left == 0 and tile == 0 else None
                 weigh = functools.partial(
                     self._weigh, _Weighed(sums, tile, part), T.Bind(page), (low, high), ahead
                 )
-                keys.at(start + page, weigh)
+                keys.again(start + page, weigh)
             for g, head in enumerate(heads):
                 for c, column in enumerate(part):
                     T.buffer_store(self.result, sums[g * len(part) + c], [head, column])
@@ -256,7 +261,7 @@ class Token:
                 weight = T.Bind(broadcast(self._scores[to.tile, step, lane + g], self.a.lanes))
                 for c, value in enumerate(values):
                     place = g * len(values) + c
-                    to.sums[place] = to.sums[place] + weight * value
+                    to.sums[place] = fused(weight, value, to.sums[place], self.a.lanes)
 
     def _heads(self, tile: int) -> list[int]:
         """Numbers of a set's heads within the group."""
@@ -413,10 +418,12 @@ class Parts:
     def _add(self, sums: Any, total: Any, top: Any, kv_head: Any, part: Any, g: Any) -> None:
         a = self._a
         weight = exp2(self._of(self._tops, kv_head, part, g) - top[0], 1)
-        T.buffer_store(total, total[0] + weight * self._of(self._totals, kv_head, part, g), [0])
+        own = self._of(self._totals, kv_head, part, g)
+        T.buffer_store(total, fused(weight, own, total[0], 1), [0])
         for column in columns(a):
             result = self._results[kv_head, part, g, column]
-            T.buffer_store(sums, sums[column] + broadcast(weight, a.lanes) * result, [column])
+            share = broadcast(weight, a.lanes)
+            T.buffer_store(sums, fused(share, result, sums[column], a.lanes), [column])
 
     def _of(self, numbers: Any, kv_head: Any, part: Any, g: Any) -> Any:
         heads = Lanes.of(self._a).heads
