@@ -84,6 +84,7 @@ def build(
     window: SlidingWindow | None = None,
     image_size: int | None = None,
     layout: str = "mlc",
+    kv_cache: str = "",
 ) -> Built:
     """Run the stages from checkpoint to library on a model folder, for this CPU.
 
@@ -100,6 +101,7 @@ def build(
         group_size=group_size,
         window=window,
         image_size=image_size,
+        kv_cache=kv_cache,
     )
     library = outputs["compile"] / "model.so"
     device = open_device(None, str(library))
@@ -124,6 +126,7 @@ def run_stages(
     window: SlidingWindow | None = None,
     image_size: int | None = None,
     shared: Mapping[str, Path] = MappingProxyType({}),
+    kv_cache: str = "",
 ) -> dict[str, Path]:
     """Run the stages from checkpoint to library.
 
@@ -137,6 +140,7 @@ def run_stages(
         window: that slides over the context.
         image_size: pixels of each side of the images that the model takes.
         shared: what this function returned for another target: only the library is made anew.
+        kv_cache: how the KV cache holds keys and values; empty: as they are computed.
 
     Returns:
         The folder of each stage.
@@ -151,6 +155,7 @@ def run_stages(
         "context.max_batch_size": BATCH,
         "context.sliding_window": window.size if window else None,
         "context.attention_sinks": window.sinks if window else 0,
+        "context.kv_cache_dtype": kv_cache,
         "target.tvm": target.tvm,
         "target.platform": target.platform,
         "target.vector_bits": target.vector_bits,

@@ -30,6 +30,7 @@ FRESH = Preview(
     library=None,
     artifact=4 * MIB,
     budgets=(BudgetCheck("memory_mb", 200 * MIB, 9 * MIB, complete=False),),
+    activations="float32",
 )
 COMPILED = replace(
     FRESH,
@@ -107,6 +108,33 @@ def test_a_plan_writes_no_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "cache" / "stages").exists() or not list(
         (tmp_path / "cache" / "stages").iterdir()
     )
+
+
+def test_a_cache_of_another_type_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = replace(FRESH, memory=replace(FRESH.memory, kv_cache_dtype="int8"))
+    monkeypatch.setattr(module, "preview", lambda _plan, _store: item)
+    called = call("plan", "tinypy", "-t", "x86-64-v3")
+    assert f"{PARTS} in int8; workspace" in called.out
+    item = replace(FRESH, memory=replace(FRESH.memory, kv_cache_dtype="float32"))
+    assert f"{PARTS}; workspace" in call("plan", "tinypy", "-t", "x86-64-v3").out
+    called = call("plan", "tinypy", "-t", "x86-64-v3", "--json")
+    assert called.data["builds"][0]["memory"]["kv_cache_dtype"] == "float32"
+
+
+def test_other_devices_hold_keys_as_they_are_computed() -> None:
+    called = call("plan", "tinypy", "-t", "webgpu", "-s", "context.kv_cache_dtype=int8")
+    assert called.code == 2
+    assert called.err.strip() == (
+        "error: -s context.kv_cache_dtype=int8: context.kv_cache_dtype: the KV cache can be int8 on CPUs"
+        " only, and on webgpu it is that of the activations, float32; leave it out, or write auto, or"
+        " build for targets that are CPUs"
+    )
+    half = ("-s", "context.kv_cache_dtype=float16")
+    assert call("plan", "tinypy", "-t", "webgpu", *half).code == 2
+    # With activations of float16 it is what there would be anyway.
+    scheme = ("-s", "quantization.scheme=q4f16_1")
+    assert call("plan", "tinypy", "-t", "webgpu", *scheme, *half).code == 0
+    assert call("plan", "tinypy", "-t", "linux-arm64", *scheme, *half).code == 0
 
 
 @pytest.mark.parametrize(

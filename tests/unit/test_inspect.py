@@ -278,6 +278,8 @@ def test_a_report_on_a_supported_model(tmp_path: Path) -> None:
     assert lines["supported"] == "yes, family llama"
     assert lines["attention"] == "4 heads, 1 key-value heads, 16 wide"
     assert lines["weights"] == "4 tensors in 1 file, 28.8 KiB, 3 F16, 1 F32: they fit the model"
+    assert lines["KV cache"] == "of a token 256 B in float32, 128 B in float16, 80 B in int8"
+    assert report.to_json()["kv_bytes_per_token"] == {"float32": 256, "float16": 128, "int8": 80}
 
 
 @pytest.mark.usefixtures("without_tvm")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from edgec.artifacts.layout import LIBRARY_FACTS
 from edgec.checkpoints import CodesForm, expected_forms
 from edgec.checkpoints.gguf.file import GgufFile
 from edgec.checkpoints.gguf.tokenizer import write_tokenizer
+from edgec.errors import UnsupportedModelError
 from edgec.models.kv_cache import KVCacheSpec
 from edgec.models.parameters import Parameter, Source
 from edgec.models.rope import Rope
@@ -39,12 +41,13 @@ Look = Callable[..., Preview]
 
 
 class FakeFamily:
+    cache = CACHE
     Config = SimpleNamespace(from_hf=lambda config: config)
 
     @staticmethod
     def build(config: Any, dtype: str) -> Any:
         assert dtype == "float32"
-        return SimpleNamespace(cache_spec=CACHE)
+        return SimpleNamespace(cache_spec=FakeFamily.cache)
 
 
 @pytest.fixture
@@ -122,6 +125,29 @@ def test_before_compilation_the_workspace_and_the_library_are_unknown(look: Look
     assert found.memory.kv_cache == 112 * 2 * 2 * 2 * 16 * 4
     assert found.memory.total == found.memory.weights + found.memory.kv_cache
     assert [check.complete for check in found.budgets] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "row"), [("auto", 16 * 4), ("float16", 16 * 2), ("int8", 16 + 4)]
+)
+def test_the_type_of_the_cache_is_counted(look: Look, dtype: str, row: int) -> None:
+    found = look(f"context={{length: 64, kv_cache_dtype: {dtype}}}", "quality.window=64")
+    assert found.memory.kv_cache == 64 * 2 * 2 * 2 * row
+    assert found.memory.kv_cache_dtype == {"auto": "float32"}.get(dtype, dtype)
+    assert found.activations == "float32"
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("float16", 15), ("int8", 18)])
+def test_heads_that_do_not_fit_into_rows(
+    look: Look, monkeypatch: pytest.MonkeyPatch, dtype: str, width: int
+) -> None:
+    monkeypatch.setattr(FakeFamily, "cache", replace(CACHE, head_dim=width))
+    with pytest.raises(
+        UnsupportedModelError, match=f"heads of a multiple of .* have {width}"
+    ) as error:
+        look(f"context.kv_cache_dtype={dtype}")
+    assert error.value.where == f"-s context.kv_cache_dtype={dtype}: context.kv_cache_dtype"
+    look("context.kv_cache_dtype=auto")
 
 
 def test_a_window_bounds_the_cache(look: Look) -> None:

@@ -55,6 +55,8 @@ def _digests(
         ("context.prefill_chunk=128", {"chat", "compile", "verify"}),
         ("context.max_batch_size=2", {"chat", "compile", "verify"}),
         ("context.sliding_window=300", {"chat", "compile", "verify"}),
+        ("context.kv_cache_dtype=int8", {"compile", "verify"}),
+        ("context.kv_cache_dtype=auto", set()),
         ("quality.tokens=500", {"verify"}),
         ("quality.window=128", {"verify"}),
         ("quality.max_kl=0.5", set()),

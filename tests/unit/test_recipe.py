@@ -35,6 +35,7 @@ def test_defaults(folder: Path) -> None:
     recipe = loaded.recipe
     assert (recipe.context.length, recipe.context.prefill_chunk) == (None, 2048)
     assert recipe.context.max_batch_size == 4
+    assert recipe.context.kv_cache_dtype == "auto"
     assert recipe.quantization.method == "rtn"
     assert recipe.quantization.group_size == 32
     assert recipe.quality.text is None

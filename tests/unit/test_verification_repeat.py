@@ -335,6 +335,17 @@ def test_a_defect_of_the_compiler_is_found(
         repeat_reference(golden_artifact(tmp_path / "a"), "", Silent())
 
 
+def test_what_kernels_round_is_measured_again(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = FakeModel()
+    shipped.roundings = {"kv_cache": FakeModel(noise=0.2)}
+    _compared(monkeypatch, FakeModel(), shipped)
+    report = repeat_reference(golden_artifact(tmp_path / "a"), "", Silent())
+    limit = 1e-3 + 3 * report["kv_cache"]["max_logit_error"]
+    assert report["compiler"]["tolerance"] == pytest.approx(limit, rel=1e-5)
+
+
 def test_the_limits_of_the_recipe_hold_again(
     tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,7 +63,7 @@ def report(
         progress=progress,
         extent=extent,
         rounds=rounded is not None,
-        rounded_model=rounded,
+        roundings={} if rounded is None else {"activations": rounded},
     )
     assert progress.done == progress.total > 0
     return result
@@ -247,7 +247,9 @@ def test_rounded_activations_are_the_measure_of_what_rounds_them() -> None:
     # No single logit is further off than rounding explains, but too many are.
     coarse = report(FakeEngine(FakeModel(noise=0.12)), None, shipped, rounded=rounded)
     assert coarse["compiler"]["max_logit_error"] < coarse["compiler"]["tolerance"]
-    with pytest.raises(VerificationError, match=r"diverge .* where rounding the activations"):
+    with pytest.raises(
+        VerificationError, match=r"diverge .* where the same rounding of activations"
+    ):
         check_agreement(coarse)
 
 
@@ -264,7 +266,7 @@ def test_rounded_activations_are_measured_where_the_artifact_ran() -> None:
         dtype="float32",
         progress=progress,
         rounds=True,
-        rounded_model=models[2],
+        roundings={"activations": models[2]},
     )
     assert alone["activations"]["positions"] == 130
 
@@ -304,3 +306,46 @@ def test_what_rounding_loses_is_printed() -> None:
     said = "nats of activations in 8 bits, in PyTorch 1.5e-04 and max |Δlogit| 2.5e-01"
     assert lines["rounding"] == f"KL 1.2e-04 {said}"
     assert dict(quality_lines({"activations": figures})) == {"rounding": f"KL 1.5e-04 {said}"}
+
+
+def test_all_that_is_rounded_is_the_measure() -> None:
+    """And what the cache loses alone stands beside it."""
+    shipped = FakeModel()
+    roundings = {"kv_cache": FakeModel(noise=0.02), "rounding": FakeModel(noise=0.05)}
+    result = verify(
+        FakeEngine(FakeModel(noise=0.06)),
+        None,
+        shipped,
+        WINDOWS,
+        documents=DOCUMENTS,
+        dtype="float32",
+        progress=Silent(),
+        rounds=True,
+        roundings=roundings,
+    )
+    assert list(result) == ["text", "compiler", "kv_cache", "rounding", "paths"]
+    assert result["kv_cache"]["max_logit_error"] <= 0.02 < result["rounding"]["max_logit_error"]
+    limit = 1e-3 + 3 * result["rounding"]["max_logit_error"]
+    assert result["compiler"]["tolerance"] == pytest.approx(limit, rel=1e-5)
+    check_agreement(result)
+    del result["rounding"]
+    with pytest.raises(VerificationError, match="diverge"):
+        check_agreement(result)
+
+
+def test_what_a_rounded_cache_loses_is_printed() -> None:
+    cache = {"kl": 3.4e-6, "max_logit_error": 0.01, "perplexity_ratio": 1.00012}
+    head = {"verification": {"ran": True, "kv_cache_dtype": "int8"}, "kv_cache": cache}
+    assert dict(quality_lines(head)) == {
+        "rounding": "KL 3.4e-06 nats of a KV cache in int8, in PyTorch 3.4e-06 and max |Δlogit| 1.0e-02",
+        "KV cache": (
+            "in int8, alone in PyTorch: KL 3.4e-06 nats, perplexity ratio 1.00012,"
+            " max |Δlogit| 1.0e-02"
+        ),
+    }
+    both = {"kl": 1.5e-4, "max_logit_error": 0.25}
+    lines = dict(quality_lines({**head, "rounding": both}))
+    assert lines["rounding"].startswith(
+        "KL 1.5e-04 nats of activations in 8 bits and a KV cache in int8"
+    )
+    assert lines["KV cache"].startswith("in int8")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 VOCABULARY = 97
 HIDDEN = 16
@@ -24,7 +25,7 @@ class FakeCapacity:
 class FakeModel:
     """``state = 0.7 * state + embedding[token]``; ``logits = head @ state``, plus some noise."""
 
-    rounded: FakeModel | None = None
+    roundings: Mapping[str, FakeModel] = MappingProxyType({})
 
     def __init__(self, *, noise: float = 0.0, seed: int = 0) -> None:
         random = np.random.default_rng(seed)

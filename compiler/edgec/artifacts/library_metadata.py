@@ -41,6 +41,7 @@ def library_metadata(
 
     ``sliding_window_size`` is written although it is off: the C++ engine leaves it uninitialised
     when it is missing. Where a window slides, it is ``context_window_size`` that is off.
+    The cache's ``dtype`` is for people and tools: engines let the library make its cache.
     ``image`` is for edgec alone: what :meth:`edgec.runtime.engine.Engine.embed_image` takes.
     ``exact_verification``, too, is for edgec: see :data:`EXACT_VERIFICATION`.
     ``program`` becomes ``artifact``, which WebLLM alone reads; it is left out where it is None.
@@ -63,6 +64,7 @@ def library_metadata(
             "head_dim": cache.head_dim,
             "num_attention_heads": cache.heads,
             "num_key_value_heads": cache.kv_heads,
+            "dtype": cache.kept_dtype,
         },
         "params": _params(tensors),
         "memory_usage": dict(sorted(workspace.items())),

@@ -24,6 +24,7 @@ class MemoryPlan:
             None before the library is compiled.
         largest_buffer: the largest that a kernel is given; None before the library is compiled.
         sliding_window: tokens that are kept of a longer sequence; None where a context ends.
+        kv_cache_dtype: what keys and values are held as; None where there is no cache.
     """
 
     weights: int
@@ -33,6 +34,7 @@ class MemoryPlan:
     decode_weights: int | None = None
     largest_buffer: int | None = None
     sliding_window: int | None = None
+    kv_cache_dtype: str | None = None
 
     @property
     def largest_workspace(self) -> int:
@@ -53,6 +55,7 @@ class MemoryPlan:
             "decode_weights_bytes": self.decode_weights,
             "largest_buffer_bytes": self.largest_buffer,
             "kv_cache_bytes": self.kv_cache,
+            "kv_cache_dtype": self.kv_cache_dtype,
             "workspace_bytes": None if self.workspace is None else self.largest_workspace,
             "workspace_bytes_by_function": None
             if self.workspace is None

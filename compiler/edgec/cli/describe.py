@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.cli.kernel_lines import kernels_text
 from edgec.cli.output import format_bytes, format_seconds
+from edgec.quantization.schemes import find_scheme
+from edgec.verification.rounding import ALL, CACHE, all_rounding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,16 +27,27 @@ def artifact_lines(manifest: Mapping[str, Any]) -> list[Line]:
     return [
         *(random if manifest.get("model", {}).get("weights") == "synthetic" else []),
         ("size", f"{format_bytes(size)}, of which weights {weights} ({bits:.2f} bits per weight)"),
-        ("memory", memory_text(manifest["memory"])),
+        ("memory", memory_text(manifest["memory"], _activations(manifest))),
     ]
 
 
-def memory_text(memory: Mapping[str, Any]) -> str:
-    """A memory plan: the total and its parts; the workspace may be unknown (None)."""
+def _activations(manifest: Mapping[str, Any]) -> str:
+    return find_scheme(str(manifest["quantization"]["scheme"])).dtype
+
+
+def memory_text(memory: Mapping[str, Any], activations: str) -> str:
+    """A memory plan: the total and its parts; the workspace may be unknown (None).
+
+    Args:
+        memory: what :meth:`~edgec.artifacts.memory_plan.MemoryPlan.to_json` made.
+        activations: their type; a KV cache of another type is said to be.
+    """
     workspace = memory["workspace_bytes"]
     parts = [f"weights {format_bytes(memory['weights_bytes'])}"]
     if memory["context_length"]:
-        parts.append(f"KV cache {format_bytes(memory['kv_cache_bytes'])}")
+        dtype = memory.get("kv_cache_dtype") or activations
+        other = "" if dtype == activations else f" in {dtype}"
+        parts.append(f"KV cache {format_bytes(memory['kv_cache_bytes'])}{other}")
     if workspace is not None:
         parts.append(f"workspace {format_bytes(workspace)}")
     least = "" if workspace is not None else "at least "
@@ -70,8 +83,7 @@ def quality_lines(report: Mapping[str, Any]) -> list[Line]:
     if compiler := report.get("compiler"):
         limit = f" (limit {compiler['tolerance']:.1g})" if "tolerance" in compiler else ""
         lines.append(("compiler", f"max |Δlogit| {compiler['max_logit_error']:.1e}{limit}"))
-    if activations := report.get("activations"):
-        lines.append(("rounding", rounding_text(activations, compiler)))
+    lines += _rounding_lines(report)
     lines += [("output", output_text(name, errors)) for name, errors in _outputs(report)]
     if paths := report.get("paths"):
         lines.append(("paths", paths_text(paths)))
@@ -113,12 +125,48 @@ def quality_text(figures: Mapping[str, Any]) -> str:
     )
 
 
-def rounding_text(figures: Mapping[str, Any], compiler: Mapping[str, Any] | None) -> str:
-    """What rounding activations to 8 bits loses, of the library and in PyTorch."""
+def _rounding_lines(report: Mapping[str, Any]) -> list[Line]:
+    lines = []
+    if rounding := all_rounding(report):
+        text = rounding_text(rounding, report.get("compiler"), _what_is_rounded(report))
+        lines.append(("rounding", text))
+    if cache := report.get(CACHE):
+        lines.append(("KV cache", cache_text(cache, _cache(report))))
+    return lines
+
+
+def _what_is_rounded(report: Mapping[str, Any]) -> str:
+    parts = [] if ALL not in report and CACHE in report else ["activations in 8 bits"]
+    if CACHE in report:
+        parts.append(f"a KV cache in {_cache(report)}")
+    return " and ".join(parts)
+
+
+def _cache(report: Mapping[str, Any]) -> str:
+    """The type of a cache that isn't as the model computes keys and values."""
+    return str(report.get("verification", {}).get("kv_cache_dtype", "fewer bits"))
+
+
+def rounding_text(figures: Mapping[str, Any], compiler: Mapping[str, Any] | None, what: str) -> str:
+    """What rounding loses, of the library and in PyTorch.
+
+    Args:
+        figures: of PyTorch with all that is rounded, against PyTorch without.
+        compiler: of the library; None if it wasn't run.
+        what: is rounded.
+    """
     loss = figures["kl"] if compiler is None else compiler["kl"]
     return (
-        f"KL {loss:.1e} nats of activations in 8 bits, in PyTorch {figures['kl']:.1e} and"
+        f"KL {loss:.1e} nats of {what}, in PyTorch {figures['kl']:.1e} and"
         f" max |Δlogit| {figures['max_logit_error']:.1e}"
+    )
+
+
+def cache_text(figures: Mapping[str, Any], dtype: str) -> str:
+    """What rounding keys and values loses, and nothing else, in PyTorch."""
+    return (
+        f"in {dtype}, alone in PyTorch: KL {figures['kl']:.1e} nats, perplexity ratio"
+        f" {figures['perplexity_ratio']:.5f}, max |Δlogit| {figures['max_logit_error']:.1e}"
     )
 
 

@@ -27,6 +27,9 @@ def model_lines(report: ModelReport) -> list[Line]:
     if report.parameters is not None:
         count = report.parameters
         lines.append(("parameters", f"{format_count(count)} ({count:,})"))
+    if report.kv_bytes:
+        sizes = [f"{format_bytes(size)} in {dtype}" for dtype, size in report.kv_bytes.items()]
+        lines.append(("KV cache", f"of a token {', '.join(sizes)}"))
     if report.weights is not None:
         lines.append(("weights", _weights(report.weights)))
     return lines

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgec.checkpoints.quantized import read_format
@@ -12,15 +13,16 @@ from edgec.inspection.nearest import Nearest, nearest_family
 from edgec.inspection.sizes import SchemeSize, parameter_count, scheme_sizes
 from edgec.inspection.weights import Weights, look_at_weights
 from edgec.models.find import families, family_name, load_family
+from edgec.models.kv_cache import INT8, PAGE_SIZE
 from edgec.models.window import longest_context
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgec.checkpoints import ModelSource
     from edgec.models.kv_cache import KVCacheSpec
     from edgec.models.parameters import Parameter
     from edgec.quantization.schemes import FloatType
-
-_PAGE = 16  # tokens of one page: the smallest number whose size has no rounding in it
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ModelReport:
             also ``quantized_form``, how its weights are quantized already.
         parameters: how many weights it has; None if it isn't supported.
         sizes: in every scheme; empty if it isn't supported.
+        kv_bytes: of keys and values of one token, by what the KV cache holds them as.
         weights: what headers or index say; None if it isn't supported, or there are none to look
             at.
     """
@@ -52,6 +55,7 @@ class ModelReport:
     sizes: tuple[SchemeSize, ...] = ()
     weights: Weights | None = None
     nearest: Nearest | None = None
+    kv_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def problem(self) -> EdgecError | None:
@@ -79,6 +83,7 @@ class ModelReport:
             "facts": self.facts,
             "parameters": self.parameters,
             "sizes": [asdict(size) for size in self.sizes],
+            "kv_bytes_per_token": dict(self.kv_bytes),
             "weights": weights,
         }
 
@@ -107,7 +112,7 @@ def inspect_model(source: ModelSource) -> ModelReport:
         return ModelReport(where, kind, commit, family, error, facts, nearest=nearest)
 
     def kv_bytes(dtype: FloatType) -> int:
-        return cache[dtype].nbytes(_PAGE) // _PAGE
+        return _per_token(cache[dtype])
 
     return ModelReport(
         where,
@@ -124,7 +129,22 @@ def inspect_model(source: ModelSource) -> ModelReport:
         None
         if is_config
         else look_at_weights(source, parameters, load_family(source.config).IGNORED_TENSORS),
+        kv_bytes=_kv_bytes(cache["float32"]),
     )
+
+
+def _kv_bytes(cache: KVCacheSpec) -> dict[str, int]:
+    """Bytes of one token in each way to hold it that fits the model's heads."""
+    found = {}
+    for stored in ("", "float16", INT8):
+        with suppress(UnsupportedModelError):
+            held = cache.holding(stored)
+            found[held.kept_dtype] = _per_token(held)
+    return found
+
+
+def _per_token(cache: KVCacheSpec) -> int:
+    return cache.nbytes(PAGE_SIZE) // PAGE_SIZE
 
 
 def _build(config: dict[str, Any]) -> tuple[list[Parameter], dict[str, KVCacheSpec]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from edgec.errors import UnsupportedModelError
 from edgec.models.rope import Rope
 
 if TYPE_CHECKING:
@@ -17,8 +18,23 @@ PAGE_SIZE = 16
 INT8 = "int8"
 """Stored so, a row of one head is ``head_dim`` whole numbers and one float32, what a step is."""
 
+AUTO = "auto"
+"""What a recipe says for keys and values that are held as they are computed."""
+
 _BYTES = {"float16": 2, "float32": 4, INT8: 1}
 _SCALE_BYTES = 4
+# Rows are whole words of 4 bytes, whatever the cache counts in.
+_MULTIPLES = {"float16": 2, INT8: 4}
+
+
+def stored_as(asked: str, dtype: str) -> str:
+    """What :attr:`KVCacheSpec.stored` is for a recipe's ``context.kv_cache_dtype``.
+
+    Args:
+        asked: of the recipe.
+        dtype: of keys and values as the model computes them.
+    """
+    return "" if asked in (AUTO, dtype) else asked
 
 
 def pages(tokens: int) -> int:
@@ -94,6 +110,22 @@ class KVCacheSpec:
     def at_length(self, context_length: int) -> KVCacheSpec:
         """The cache of a library for contexts of so many tokens; see :meth:`Rope.at_length`."""
         return replace(self, rope=self.rope.at_length(context_length))
+
+    def holding(self, stored: str) -> KVCacheSpec:
+        """The cache that holds keys and values so; see ``stored``.
+
+        Raises:
+            UnsupportedModelError: the model's heads don't fit into such rows.
+        """
+        multiple = _MULTIPLES.get(stored, 1)
+        if self.head_dim % multiple:
+            raise UnsupportedModelError(
+                f"rows of {stored} need heads of a multiple of {multiple}, and this model's have"
+                f" {self.head_dim} numbers",
+                where="context.kv_cache_dtype",
+                remedy=f"leave it out, or write {AUTO}",
+            )
+        return replace(self, stored=stored)
 
     def nbytes(self, tokens: int) -> int:
         """Bytes of keys and values for ``tokens`` positions, in whole pages."""

@@ -13,6 +13,7 @@ from edgec.artifacts.conversation import ALWAYS_SYSTEM, templates_digest
 from edgec.errors import UsageError
 from edgec.models.find import family_name
 from edgec.models.images import ImageInput
+from edgec.models.kv_cache import AUTO, stored_as
 from edgec.models.window import SlidingWindow, longest_context, trained_window
 from edgec.pipeline.blame import blaming
 from edgec.pipeline.model_source import open_model
@@ -29,6 +30,7 @@ from edgec.pipeline.stage_specs import (
     verify_spec,
     with_activations,
 )
+from edgec.quantization.schemes import find_scheme
 from edgec.verification.text import load_documents, text_digest
 from edgec.verification.verdict import gates
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from edgec.target import Target
 
 _DEFAULT_CONTEXT = 2048
+_CPU = "llvm"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class BuildPlan:
         reference: whether the outputs are compared with the original model.
         window: that slides over the context, if one does.
         image: what stands for an image in a prompt, if the model takes images.
+        stored: how the KV cache holds keys and values; empty: as the model computes them.
     """
 
     loaded: LoadedRecipe
@@ -68,6 +72,7 @@ class BuildPlan:
     reference: bool
     window: SlidingWindow | None
     image: ImageInput | None = None
+    stored: str = ""
 
     @property
     def name(self) -> str:
@@ -129,6 +134,8 @@ def plan_build(
         "context.sliding_window": window.size if window else None,
         "context.attention_sinks": window.sinks if window else 0,
     }
+    stored = _stored(loaded, target)
+    cache = {**context, "context.kv_cache_dtype": stored}
     family_code = (f"edgec.models.{family}",)
     reference = verify and recipe.quality.text is not None
     stages = [
@@ -166,12 +173,14 @@ def plan_build(
             distributions=TVM,
             timeout_s=HOUR,
         ),
-        compile_spec(loaded, target, "edgec.stages.compile", context, dump_ir),
+        compile_spec(loaded, target, "edgec.stages.compile", cache, dump_ir),
         pack_spec(target),
     ]
     if verify:
-        stages.append(_verify_stage(loaded, target, context, local, reference=reference))
-    return BuildPlan(loaded, target, tuple(stages), source, length, chunk, reference, window, image)
+        stages.append(_verify_stage(loaded, target, cache, local, reference=reference))
+    return BuildPlan(
+        loaded, target, tuple(stages), source, length, chunk, reference, window, image, stored
+    )
 
 
 def _verify_stage(
@@ -231,6 +240,20 @@ def _sliding_window(loaded: LoadedRecipe, length: int) -> SlidingWindow | None:
             remedy=f"write less than {length}",
         )
     return SlidingWindow.of_recipe(context.sliding_window, context.attention_sinks)
+
+
+def _stored(loaded: LoadedRecipe, target: Target) -> str:
+    """How the KV cache holds keys and values."""
+    dtype = find_scheme(loaded.recipe.quantization.scheme).dtype
+    stored = stored_as(loaded.recipe.context.kv_cache_dtype, dtype)
+    if stored and target.tvm["kind"] != _CPU:
+        raise UsageError(
+            f"the KV cache can be {stored} on CPUs only, and on {target.name} it is that of the"
+            f" activations, {dtype}",
+            where=f"{loaded.document.place(('context', 'kv_cache_dtype'))}: context.kv_cache_dtype",
+            remedy=f"leave it out, or write {AUTO}, or build for targets that are CPUs",
+        )
+    return stored
 
 
 def _batch_size(asked: int, target: Target, window: SlidingWindow | None) -> int:

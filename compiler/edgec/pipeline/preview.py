@@ -17,6 +17,7 @@ from edgec.layouts.find import find_layout
 from edgec.layouts.specs import weight_bytes
 from edgec.models.causal_lm_parameters import model_parameters
 from edgec.models.find import load_family
+from edgec.pipeline.blame import blaming
 from edgec.pipeline.diagnose import diagnose
 from edgec.pipeline.fit import check_fit
 from edgec.quantization.plan import tensor_schemes
@@ -89,6 +90,7 @@ class Preview:
         artifact: bytes of weights, library if it is known, tokenizer and the like; without the
             artifact's own descriptions.
         budgets: those that the recipe sets.
+        activations: their type.
     """
 
     diagnosis: Diagnosis
@@ -97,6 +99,7 @@ class Preview:
     library: int | None
     artifact: int
     budgets: tuple[BudgetCheck, ...]
+    activations: str
 
     @property
     def bits_per_weight(self) -> float:
@@ -132,9 +135,12 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
     check_fit(plan)
     groups = weight_groups(parameters, schemes, scheme, find_layout(plan.target.layout))
     library, workspace = compiled_sizes(outputs.get("compile"))
+    with blaming(plan.loaded, plan.source):
+        cache = _cache_spec(config, scheme).holding(plan.stored)
     memory = MemoryPlan(
         weights=sum(group.bytes for group in groups),
-        kv_cache=_cache_spec(config, scheme).sequence_bytes(plan.context_length, plan.window),
+        kv_cache=cache.sequence_bytes(plan.context_length, plan.window),
+        kv_cache_dtype=cache.kept_dtype,
         context_length=plan.context_length,
         sliding_window=plan.window.size if plan.window else None,
         workspace=workspace,
@@ -150,6 +156,7 @@ def preview(plan: BuildPlan, store: Store) -> Preview:
         budgets=budget_checks(
             plan.loaded.recipe.budget, memory, artifact, complete=library is not None
         ),
+        activations=scheme.dtype,
     )
 
 

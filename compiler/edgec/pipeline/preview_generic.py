@@ -65,4 +65,5 @@ def preview_generic(plan: GenericPlan, store: Store) -> Preview:
         library=library,
         artifact=artifact,
         budgets=budget_checks(plan.loaded.recipe.budget, memory, artifact, complete=known),
+        activations=scheme.dtype,
     )

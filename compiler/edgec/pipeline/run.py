@@ -287,6 +287,7 @@ def _memory_plan(plan: BuildPlan | GenericPlan, facts: dict[str, Any]) -> Memory
     return MemoryPlan(
         weights=weight_bytes(specs),
         kv_cache=facts["kv_cache_bytes"],
+        kv_cache_dtype=facts.get("kv_cache_dtype"),
         context_length=plan.context_length,
         sliding_window=plan.window.size if plan.window else None,
         decode_weights=facts["decode_weights_bytes"],

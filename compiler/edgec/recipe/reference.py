@@ -22,6 +22,7 @@ context:
   attention_sinks: 4 # the first tokens, which a window keeps always
   prefill_chunk: 512
   max_batch_size: 1
+  kv_cache_dtype: int8 # auto: as the model computes keys and values
 
 image:
   size: # pixels, of a model that takes images; 448 by default

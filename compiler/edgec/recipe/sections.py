@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -113,6 +113,16 @@ class Context(Section):
             "GPUs other than NVIDIA's, whose runtime takes one window at a time."
         ),
         examples=[1],
+    )
+    kv_cache_dtype: Literal["auto", "float16", "int8"] = Field(
+        "auto",
+        description=(
+            "How the key-value cache holds keys and values: auto is as the model computes them; "
+            "float16 halves those of float32; int8 is 8 bits each and a float32 scale for each head of "
+            "each token. Less memory, and less to read in long contexts. On CPUs; elsewhere it "
+            "is always that of the activations."
+        ),
+        examples=["int8"],
     )
 
     @model_validator(mode="before")

@@ -12,7 +12,7 @@ from edgec.ir.load import load_tvm
 from edgec.layouts.specs import decode_bytes, nbytes, weight_bytes
 from edgec.models.images import ImageInput
 from edgec.models.kv_cache import KVCacheSpec
-from edgec.stages.context_inputs import read_window
+from edgec.stages.context_inputs import read_stored, read_window
 from edgec.stages.lowering import Imported, Lowered, lower, open_imported, write_library
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(context: StageContext) -> None:
     inputs = context.inputs
     imported = open_imported(context)
     facts, stored = imported.facts, imported.stored
-    cache = KVCacheSpec.from_json(facts["cache"]).at_length(int(inputs["context.length"]))
+    cache = _cache(inputs, facts)
     _check_window(inputs, cache)
     lowering = pipeline.Lowering(
         cache=cache,
@@ -53,6 +53,7 @@ def run(context: StageContext) -> None:
     )
     sizes = {
         "kv_cache_bytes": _cache_bytes(inputs, cache),
+        "kv_cache_dtype": cache.kept_dtype,
         "decode_weights_bytes": decode_bytes(stored, imported.model.parameters),
         "largest_buffer_bytes": _largest_buffer(inputs, stored, cache, lowered.largest),
     }
@@ -63,6 +64,12 @@ def run(context: StageContext) -> None:
         lambda needs: _check_limits(inputs, needs, lowered, stored, cache),
         sizes,
     )
+
+
+def _cache(inputs: Mapping[str, Any], facts: Mapping[str, Any]) -> KVCacheSpec:
+    """The cache that the recipe asks for."""
+    cache = KVCacheSpec.from_json(facts["cache"]).at_length(int(inputs["context.length"]))
+    return cache.holding(read_stored(inputs))
 
 
 def _metadata(

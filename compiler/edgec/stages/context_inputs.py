@@ -1,4 +1,4 @@
-"""The part of the stages' inputs that says how long a context is."""
+"""The part of the stages' inputs that says how long a context is, and how it is held."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def read_window(inputs: Mapping[str, Any]) -> SlidingWindow | None:
     return SlidingWindow.of_recipe(
         inputs["context.sliding_window"], inputs["context.attention_sinks"]
     )
+
+
+def read_stored(inputs: Mapping[str, Any]) -> str:
+    """How the KV cache holds keys and values; see :class:`~edgec.models.kv_cache.KVCacheSpec`."""
+    return str(inputs["context.kv_cache_dtype"])

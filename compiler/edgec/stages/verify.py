@@ -18,7 +18,7 @@ from edgec.files import pretty_json
 from edgec.layouts.find import find_layout
 from edgec.quantization.reader import QuantizedCheckpoint
 from edgec.runtime.tokenizer import Tokenizer
-from edgec.stages.context_inputs import read_window
+from edgec.stages.context_inputs import read_stored, read_window
 from edgec.stages.model_file import ModelFile
 from edgec.standins import Requirements
 from edgec.verification.built import BuiltLibrary
@@ -55,7 +55,9 @@ def run(context: StageContext) -> None:
     engine, facts = _engine(context, built, longest=max(map(len, samples)))
     original, shipped = _references(context, model, schemes, dtype)
     layout = find_layout(str(context.inputs["target.layout"]))
-    rounds = any(layout.activation_group(p, schemes[p.name]) for p in model.parameters)
+    rounds = bool(read_stored(context.inputs)) or any(
+        layout.activation_group(p, schemes[p.name]) for p in model.parameters
+    )
     figures = verify(
         engine,
         original,
@@ -67,9 +69,11 @@ def run(context: StageContext) -> None:
         extent=built.extent,
         window=built.window,
         rounds=rounds,
-        rounded_model=None if shipped is None else shipped.rounded,
+        roundings={} if shipped is None else shipped.roundings,
     )
     check_agreement(figures)
+    if stored := read_stored(context.inputs):
+        facts["kv_cache_dtype"] = stored
     report = {"verification": facts, **figures, **kernels}
     (context.out / REPORT).write_text(pretty_json(report))
     if engine is not None:
@@ -163,6 +167,7 @@ def _references(
     context.progress.note("loading the reference")
     window = read_window(context.inputs)
     length = int(context.inputs["context.length"])
+    stored = read_stored(context.inputs)
     original = from_checkpoint(
         open_checkpoint(
             str(context.local["source"]),
@@ -172,6 +177,7 @@ def _references(
         ),
         window,
         context_length=length,
+        stored=stored,
     )
     if dtype == "float32" and not any(schemes.values()):
         # Weights lose nothing when they are stored in float32: one model serves as both.
@@ -185,4 +191,5 @@ def _references(
         find_layout(str(context.inputs["target.layout"])),
         window,
         context_length=length,
+        stored=stored,
     )

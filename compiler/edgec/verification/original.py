@@ -14,6 +14,7 @@ from edgec.errors import UsageError, VerificationError
 from edgec.files import sha256_file
 from edgec.layouts.find import find_layout
 from edgec.models.causal_lm_parameters import model_parameters
+from edgec.models.kv_cache import stored_as
 from edgec.models.window import SlidingWindow, longest_context
 from edgec.quantization.plan import tensor_schemes
 from edgec.quantization.schemes import find_scheme
@@ -109,7 +110,8 @@ def references(artifact: Artifact, original: Original) -> tuple[Reference, Refer
     context = original.recipe.context
     window = SlidingWindow.of_recipe(context.sliding_window, context.attention_sinks)
     length = context.length or longest_context(original.checkpoint.config)
-    first = from_checkpoint(original.checkpoint, window, context_length=length)
+    stored = stored_as(context.kv_cache_dtype, scheme.dtype)
+    first = from_checkpoint(original.checkpoint, window, context_length=length, stored=stored)
     if scheme.dtype == "float32" and not any(schemes.values()):
         # Weights lose nothing when they are stored in float32: one model serves as both.
         return first, first
@@ -121,6 +123,7 @@ def references(artifact: Artifact, original: Original) -> tuple[Reference, Refer
         find_layout(artifact.manifest.get("layout", _FIRST_LAYOUT), where=MANIFEST),
         window,
         context_length=length,
+        stored=stored,
     )
     return first, shipped
 

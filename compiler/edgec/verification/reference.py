@@ -22,7 +22,8 @@ from edgec.runtime.threads import usable_cpus
 from edgec.verification.adaptation import adapt
 from edgec.verification.figures import BLOCK
 from edgec.verification.images import image_patches
-from edgec.verification.rounding import rounding
+from edgec.verification.rounded_cache import holding_cache
+from edgec.verification.rounding import ACTIVATIONS, ALL, CACHE, rounding
 from edgec.verification.stacked_experts import checkpoint_tensors
 from edgec.verification.streaming import ATTENTION, Stream, register
 
@@ -65,6 +66,7 @@ class Reference:
         window: that slides over the context; None to see all of it.
         groups: columns of activations that share a scale where the artifact's kernels round them, by
             the address of the layer's weights.
+        stored: how the artifact's KV cache holds keys and values; empty: as they are computed.
     """
 
     def __init__(
@@ -72,22 +74,37 @@ class Reference:
         model: Any,
         window: SlidingWindow | None = None,
         groups: Mapping[int, int] = MappingProxyType({}),
+        stored: str = "",
     ) -> None:
         self._model = model
         self._stream = None if window is None else Stream(model, window)
         self._groups = groups
+        self._stored = stored
         self._rounds = False
+        self._holds = ""
+
+    @property
+    def roundings(self) -> dict[str, Reference]:
+        """The same model, weights in memory once, with what the artifact's kernels round, by its name.
+
+        ``activations``: linear layers round their inputs. ``kv_cache``: keys and values are rounded. Where
+        the artifact rounds both, ``kv_cache`` and ``rounding``, which is both. Empty where it rounds nothing.
+        """
+        if self._groups and self._stored:
+            return {CACHE: self._rounding(cache=True), ALL: self._rounding(cache=True, layers=True)}
+        if self._stored:
+            return {CACHE: self._rounding(cache=True)}
+        return {ACTIVATIONS: self._rounding(layers=True)} if self._groups else {}
 
     @property
     def rounded(self) -> Reference | None:
-        """The same model, weights in memory once, whose linear layers round their inputs.
+        """The one of ``roundings`` that rounds all that the artifact's kernels do; None where that is nothing."""
+        return next(reversed(self.roundings.values()), None)
 
-        None where the artifact's kernels take activations as they are.
-        """
-        if not self._groups:
-            return None
+    def _rounding(self, *, layers: bool = False, cache: bool = False) -> Reference:
         other = copy.copy(self)
-        other._rounds = True  # noqa: SLF001 - it is one of these
+        other._rounds = layers  # noqa: SLF001 - it is one of these
+        other._holds = self._stored if cache else ""  # noqa: SLF001
         return other
 
     def logits(self, ids: list[int], calls: Sequence[int] = ()) -> Logits:
@@ -103,7 +120,7 @@ class Reference:
         """
         if self._stream is None:
             return self._forward(ids)
-        self._stream.clear()
+        self._stream.clear(self._holds)
         parts, start = [], 0
         for count in calls or (len(ids),):
             parts.append(self._forward(ids[start : start + count]))
@@ -125,7 +142,7 @@ class Reference:
         vision = self._model.config.vision_config
         patches = image_patches(pixels, int(vision.patch_size), int(vision.spatial_merge_size))
         side = len(pixels) // int(vision.patch_size)
-        with torch.inference_mode(), self._rounding():
+        with torch.inference_mode(), self._rounded_layers():
             found = self._model.model.get_image_features(
                 torch.from_numpy(patches), torch.tensor([[1, side, side]])
             )
@@ -135,12 +152,15 @@ class Reference:
     def _forward(self, ids: list[int]) -> Logits:
         import torch  # noqa: PLC0415 - an extra
 
-        with torch.inference_mode(), self._rounding():
-            output = self._model(torch.tensor([ids]), use_cache=False)
+        cache: dict[str, Any] = {"use_cache": False}
+        if self._holds and self._stream is None:
+            cache = {"use_cache": True, "past_key_values": holding_cache(self._holds)}
+        with torch.inference_mode(), self._rounded_layers():
+            output = self._model(torch.tensor([ids]), **cache)
         result: Logits = output.logits[0].numpy()
         return result
 
-    def _rounding(self) -> AbstractContextManager[Any]:
+    def _rounded_layers(self) -> AbstractContextManager[Any]:
         return rounding(self._groups if self._rounds else {})
 
 
@@ -151,6 +171,7 @@ def reference_model(
     *,
     context_length: int | None = None,
     groups: Mapping[int, int] = MappingProxyType({}),
+    stored: str = "",
 ) -> Reference:
     """Build a model and let ``fill`` write its weights in place: they are in memory once.
 
@@ -164,6 +185,7 @@ def reference_model(
         context_length: of the library it is compared with, which some rotary embeddings depend on; None: the
             model decides, by the length of each text.
         groups: see :class:`Reference`; ``fill`` may add to them.
+        stored: see :class:`Reference`.
 
     Raises:
         ToolchainError: torch or transformers is missing or too old for this model.
@@ -195,12 +217,12 @@ def reference_model(
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in filled:
             filled.add(tensor.data_ptr())
-            stored = ours.stored(name)
-            for source, part in checkpoint_tensors(str(model_type), stored, tensor.numpy()):
+            their_name = ours.stored(name)
+            for source, part in checkpoint_tensors(str(model_type), their_name, tensor.numpy()):
                 fill(source, part)
             if (factor := ours.factor(name)) != 1:
                 tensor.mul_(factor)
-    return Reference(model, window, groups)
+    return Reference(model, window, groups, stored)
 
 
 def _auto_model(transformers: Any, config: dict[str, Any]) -> Any:
@@ -215,6 +237,7 @@ def from_checkpoint(
     window: SlidingWindow | None = None,
     *,
     context_length: int | None = None,
+    stored: str = "",
 ) -> Reference:
     """The original model, with the artifact's window if it has one.
 
@@ -222,6 +245,7 @@ def from_checkpoint(
         checkpoint: its weights.
         window: that slides over the context; None to see all of it.
         context_length: see :func:`reference_model`.
+        stored: see :class:`Reference`; of an artifact that ships these weights.
 
     Raises:
         ToolchainError: torch or transformers is missing.
@@ -232,6 +256,7 @@ def from_checkpoint(
         lambda name, out: checkpoint.rows_into(name, 0, len(out), out),
         window,
         context_length=context_length,
+        stored=stored,
     )
 
 
@@ -244,6 +269,7 @@ def from_artifact(
     window: SlidingWindow | None = None,
     *,
     context_length: int | None = None,
+    stored: str = "",
 ) -> Reference:
     """The model with the shipped weights: codes times scales, in float32.
 
@@ -255,6 +281,7 @@ def from_artifact(
         layout: of the weight folder.
         window: that slides over the context; None to see all of it.
         context_length: see :func:`reference_model`.
+        stored: see :class:`Reference`.
 
     Raises:
         ToolchainError: torch or transformers is missing.
@@ -286,7 +313,9 @@ def from_artifact(
                 out[row : row + count] = rows[done : done + count] - np.float32(source.offset)
                 done += count
 
-    reference = reference_model(config, fill, window, context_length=context_length, groups=groups)
+    reference = reference_model(
+        config, fill, window, context_length=context_length, groups=groups, stored=stored
+    )
     if unused:
         raise _other_model("no such tensor", f"the artifact has {min(unused)}")
     return reference

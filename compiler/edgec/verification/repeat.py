@@ -168,8 +168,8 @@ def repeat_reference(
         progress=progress,
         extent=built.extent,
         window=built.window,
-        rounds=shipped.rounded is not None,
-        rounded_model=shipped.rounded,
+        rounds=bool(shipped.roundings),
+        roundings=shipped.roundings,
     )
     text = artifact.report.get("text") or {}
     report["text"]["same"] = text.get("digest") == report["text"]["digest"]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+ACTIVATIONS, CACHE, ALL = "activations", "kv_cache", "rounding"
+"""What an artifact's kernels round, as reports name it: one of the two, or both."""
+
 STEPS = 127
 """Steps from 0 to the largest magnitude of a group."""
 
@@ -74,3 +77,8 @@ def rounded(x: Any, group: int) -> Any:
     scales = groups.abs().amax(dim=-1, keepdim=True) / STEPS
     steps = torch.where(scales > 0, torch.round(groups / scales), torch.zeros_like(groups))
     return (steps * scales).reshape(x.shape)
+
+
+def all_rounding(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of a model that rounds all that the artifact's kernels do; empty if there are none."""
+    return next((report[name] for name in (ALL, ACTIVATIONS, CACHE) if name in report), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from edgec.errors import UsageError
@@ -11,13 +12,14 @@ from edgec.verification.exact import exact_figures, promises_exactness
 from edgec.verification.figures import rounded
 from edgec.verification.images import image_figures, image_tokens
 from edgec.verification.paths import path_errors
+from edgec.verification.rounding import ACTIVATIONS, ALL, CACHE, all_rounding
 from edgec.verification.statistics import Comparison
 from edgec.verification.steps import STEPS, all_logits, calls
 from edgec.verification.text import text_digest
 from edgec.verification.tolerance import tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgec.models.window import SlidingWindow
     from edgec.progress import Progress
@@ -60,7 +62,11 @@ _PATH_WINDOWS = 3
 # How messages call the three models.
 ARTIFACT = "the artifact"
 SHIPPED = "the reference with the shipped weights"
-ROUNDED = "the same with rounded activations"
+ROUNDED = {
+    ACTIVATIONS: "the same with rounded activations",
+    CACHE: "the same with a rounded KV cache",
+    ALL: "the same with rounded activations and a rounded KV cache",
+}
 ORIGINAL = "the original model"
 
 
@@ -76,7 +82,7 @@ def verify(
     extent: Extent = WHOLE,
     window: SlidingWindow | None = None,
     rounds: bool = False,
-    rounded_model: Model | None = None,
+    roundings: Mapping[str, Model] = MappingProxyType({}),
 ) -> Report:
     """Measure; ``verdict`` judges.
 
@@ -94,14 +100,16 @@ def verify(
         progress: is told of tokens.
         extent: how much of the text the artifact is run on; the references see all of it.
         window: that slides over the context of the artifact and of both models.
-        rounds: whether the artifact's kernels round activations to 8 bits.
-        rounded_model: ``shipped`` with activations rounded so; None if it isn't there.
+        rounds: whether the artifact's kernels round activations to 8 bits, or keys and values to
+            what its KV cache holds.
+        roundings: ``shipped`` with what they round, see :attr:`Reference.roundings`; the last rounds all of
+            it. Empty if they aren't there.
 
     Returns:
         ``text`` (``documents``, ``windows``, ``tokens``, ``digest``, and ``artifact_tokens``, those
         that the artifact was run on); the figures of
         :meth:`Comparison.summary` under ``compiler`` (artifact against shipped weights, with the
-        ``tolerance``), ``activations`` (rounded activations against shipped weights, on what the
+        ``tolerance``), the names of ``roundings`` (each against shipped weights, on what the
         artifact was run on), ``quantizer`` (shipped weights against original) and ``total`` (artifact
         against original), as far as both models are there; and, if the artifact is, ``paths``:
         the figures of :func:`path_errors` on the first windows, with the ``tolerance``,
@@ -135,7 +143,7 @@ def verify(
     }
     if referenced:
         progress.note("comparing with the reference")
-        report.update(_compare(engine, original, shipped, rounded_model, windows, run_on, progress))
+        report.update(_compare(engine, original, shipped, roundings, windows, run_on, progress))
     if engine is not None:
         progress.note("comparing prefill, decode and batches")
         report["paths"] = _compare_paths(engine, shipped, tested, progress, window)
@@ -144,7 +152,10 @@ def verify(
         if shipped is not None and 0 < image_tokens(engine) <= (extent.tokens or math.inf):
             progress.note("comparing an image")
             report["images"] = image_figures(
-                cast("Any", engine), cast("Any", shipped), dtype, cast("Any", rounded_model)
+                cast("Any", engine),
+                cast("Any", shipped),
+                dtype,
+                cast("Any", roundings[list(roundings)[-1]] if roundings else None),
             )
     rounding = rounding_error(report, rounds=rounds)
     for section in {"compiler", "paths"} & report.keys():
@@ -157,7 +168,7 @@ def rounding_error(report: Report, *, rounds: bool) -> float | None:
     """What :func:`~edgec.verification.tolerance.tolerance` takes for ``rounding``."""
     if not rounds:
         return 0.0
-    measured: float | None = report.get("activations", {}).get("max_logit_error")
+    measured: float | None = all_rounding(report).get("max_logit_error")
     return measured
 
 
@@ -194,7 +205,7 @@ def _compare(
     engine: Engine | None,
     original: Model | None,
     shipped: Model | None,
-    rounded_model: Model | None,
+    roundings: Mapping[str, Model],
     windows: Sequence[list[int]],
     run_on: Sequence[list[int]],
     progress: Progress,
@@ -202,11 +213,12 @@ def _compare(
     """The sections that compare two models, for each pair of which both are there."""
     pairs = {
         "compiler": (SHIPPED, ARTIFACT),
-        "activations": (SHIPPED, ROUNDED),
+        **{name: (SHIPPED, ROUNDED[name]) for name in roundings},
         "quantizer": (ORIGINAL, SHIPPED),
         "total": (ORIGINAL, ARTIFACT),
     }
-    models = {ORIGINAL: original, SHIPPED: shipped, ROUNDED: rounded_model, ARTIFACT: engine}
+    models = {ORIGINAL: original, SHIPPED: shipped, ARTIFACT: engine}
+    models |= {ROUNDED[name]: model for name, model in roundings.items()}
     there = {name for name, model in models.items() if model is not None}
     comparisons = {
         section: Comparison(*pair) for section, pair in pairs.items() if there.issuperset(pair)
@@ -220,10 +232,11 @@ def _compare(
             logits[ARTIFACT] = all_logits(engine, run_on[number])
         if shipped is not None:
             logits[SHIPPED] = shipped.logits(ids, parts)
-        if rounded_model is not None and (engine is None or ARTIFACT in logits):
+        if engine is None or ARTIFACT in logits:
             # On what the artifact is run on: the largest of as many differences.
             count = len(logits.get(ARTIFACT, ids))
-            logits[ROUNDED] = rounded_model.logits(ids, parts)[:count]
+            for name, model in roundings.items():
+                logits[ROUNDED[name]] = model.logits(ids, parts)[:count]
         if original is not None:
             same = original is shipped
             logits[ORIGINAL] = logits[SHIPPED] if same else original.logits(ids, parts)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from edgec.verification.rounded_cache import held
+
 if TYPE_CHECKING:
     from edgec.models.window import SlidingWindow
 
@@ -34,13 +36,19 @@ class Stream:
         # The layers themselves rotate by nothing: positions are known in the attention only.
         self._rotary.forward = self._no_rotation
         self._kept: dict[int, tuple[Any, Any]] = {}
+        self._stored = ""
         for module in model.modules():
             if hasattr(module, "layer_idx"):
                 setattr(module, _STREAM, self)
 
-    def clear(self) -> None:
-        """Begin a new sequence."""
+    def clear(self, stored: str = "") -> None:
+        """Begin a new sequence.
+
+        Args:
+            stored: how its keys and values are held, see :func:`~edgec.verification.rounded_cache.held`.
+        """
         self._kept.clear()
+        self._stored = stored
 
     def attend(
         self, module: Any, query: Any, key: Any, value: Any, scaling: float
@@ -52,6 +60,7 @@ class Stream:
         """
         import torch  # noqa: PLC0415 - an extra
 
+        key, value = held(key, self._stored), held(value, self._stored)
         if module.layer_idx in self._kept:
             past = self._kept[module.layer_idx]
             key, value = (torch.cat(pair, dim=2) for pair in zip(past, (key, value), strict=True))

@@ -131,7 +131,7 @@ def _first(reasons: tuple[str, ...]) -> str:
 def _facts(item: Preview) -> Iterable[tuple[str, str]]:
     yield "weights", f"{format_bytes(item.memory.weights)}, {item.bits_per_weight:.2f} bits each"
     known = "" if item.memory.workspace is not None else "; workspace known once compiled"
-    yield "memory", memory_text(item.memory.to_json()) + known
+    yield "memory", memory_text(item.memory.to_json(), item.activations) + known
     if item.library is None:
         yield "artifact", f"at least {format_bytes(item.artifact)}; library known once compiled"
     else:
