@@ -46,19 +46,30 @@ PLAIN: tuple[dict[str, Any], dict[str, Any]] = (
     {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
     {"scheme": "q0f32"},
 )
-EMULATED = [needs("qemu-aarch64"), needs("aarch64-linux-gnu-g++"), pytest.mark.nightly]
+EMULATED = [needs("qemu-aarch64"), needs("aarch64-linux-gnu-g++")]
 CASES = {
-    "host, mixed": ("host", MIXED, ()),
-    "host, half": ("host", HALF, (pytest.mark.nightly,)),
-    "host, plain": ("host", PLAIN, (pytest.mark.nightly,)),
-    "AVX2, mixed": ("x86-64-v3", MIXED, (pytest.mark.nightly,)),
-    "Arm, mixed": ("linux-arm64", MIXED, EMULATED),
-    "Arm, half, products of matrices": ("linux-arm64-i8mm", HALF, EMULATED),
+    "host, mixed": ("host", MIXED, "", ()),
+    "host, half, int8 cache": ("host", HALF, "int8", (pytest.mark.nightly,)),
+    "host, half": ("host", HALF, "", (pytest.mark.nightly,)),
+    "host, plain, float16 cache": ("host", PLAIN, "float16", (pytest.mark.nightly,)),
+    "AVX2, mixed, int8 cache": ("x86-64-v3", MIXED, "int8", (pytest.mark.nightly,)),
+    "AVX2, half": ("x86-64-v3", HALF, "", (pytest.mark.nightly,)),
+    "Arm, mixed": ("linux-arm64", MIXED, "", (*EMULATED, pytest.mark.nightly)),
+    "Arm, products of matrices, int8 cache": (
+        "linux-arm64-i8mm",
+        HALF,
+        "int8",
+        (*EMULATED, pytest.mark.nightly),
+    ),
 }
 
 
 def open_engine(
-    folder: Path, target: str, settings: dict[str, Any], quantization: dict[str, Any]
+    folder: Path,
+    target: str,
+    settings: dict[str, Any],
+    quantization: dict[str, Any],
+    kv_cache: str,
 ) -> Engine:
     from transformers import LlamaConfig  # noqa: PLC0415
 
@@ -67,17 +78,19 @@ def open_engine(
         patch.setattr(tiny_models, "CONTEXT", 2 * LONGEST)
         patch.setattr(tiny_models, "BATCH", EXACT_ROWS)
         profile = load_target(target)
-        outputs = run_stages(folder / "model", folder / "stages", profile, **quantization)
+        outputs = run_stages(
+            folder / "model", folder / "stages", profile, kv_cache=kv_cache, **quantization
+        )
         return library_of(outputs, profile).open(LONGEST, sequences=EXACT_ROWS)
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=marks) for name, (_, _, marks) in CASES.items()],
+    params=[pytest.param(name, marks=marks) for name, (*_, marks) in CASES.items()],
 )
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    target, case, _ = CASES[request.param]
-    return open_engine(tmp_path_factory.mktemp("exact"), target, *case)
+    target, case, kv_cache, _ = CASES[request.param]
+    return open_engine(tmp_path_factory.mktemp("exact"), target, *case, kv_cache)
 
 
 @pytest.fixture
@@ -96,7 +109,10 @@ def steps(engine: Engine, sequence: int, tokens: Sequence[int]) -> np.ndarray:
 
 
 def test_it_is_promised(engine: Engine) -> None:
+    from edgec.scheduling.kernels.cpu_attention_left import FEW  # noqa: PLC0415 - loads TVM
+
     assert engine.metadata[EXACT_VERIFICATION] is True
+    assert FEW == EXACT_ROWS
 
 
 @pytest.mark.parametrize("rows", PASSES)
