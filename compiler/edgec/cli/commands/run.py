@@ -88,13 +88,13 @@ _COMPLETION_TOKENS = 256
     default="off",
     show_default=True,
     help="ngram guesses tokens by what followed the same tokens before, and computes several at a"
-    " time: the same text, in fewer passes where it copies from the prompt or from itself.",
+    " time: the same text, faster where it copies from the prompt or from itself. For CPU targets.",
 )
 @click.option(
     "--draft-max",
     type=click.IntRange(min=1, max=DRAFT_MAX),
     metavar="N",
-    help=f"Most tokens to guess at a time.  [default: {DRAFT_MAX}]",
+    help=f"Most tokens to guess at a time, up to {DRAFT_MAX}.  [default: {DRAFT_MAX}]",
 )
 @click.option(
     "--input",
