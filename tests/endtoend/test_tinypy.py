@@ -108,7 +108,7 @@ def test_greedy_text_is_what_the_reference_writes(built: Path) -> None:
 
 
 def test_guessed_tokens_are_those_of_single_steps(built: Path) -> None:
-    """A thousand of them, in 4 bits, whose passes and steps round differently."""
+    """A thousand of them, in 4 bits, with activations rounded to 8: other bits anywhere would show."""
     import inspect  # noqa: PLC0415 - only this test reads source
     import textwrap  # noqa: PLC0415
 

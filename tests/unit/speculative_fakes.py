@@ -1,4 +1,4 @@
-"""A small language model whose passes over several tokens round differently than single steps."""
+"""A small language model that takes several tokens in one pass, and takes tokens back."""
 
 from __future__ import annotations
 
@@ -30,33 +30,31 @@ class Letters:
         return token == END
 
 
-class RoundingEngine:
-    """Its logits follow from the last two tokens; a pass leaves its rounding in the cache.
+class TableEngine:
+    """Its logits follow from the last two tokens and from what followed the last one before.
 
     Args:
         seed: of the model.
-        rounding: most that a logit differs once a pass has written to the sequence, from what
-            single steps give.
-        sharpness: how far logits lie apart. Where it is small against ``rounding``, another token
-            becomes the most likely one all the time.
+        sharpness: how far logits lie apart.
         copies: how much more likely it is that the token comes which followed the last one before.
     """
 
     def __init__(
         self,
         seed: int = 0,
-        rounding: float = 0.0,
         sharpness: float = 1.0,
         copies: float = 0.0,
         tokens: int = 400,
     ) -> None:
         random = np.random.default_rng(seed)
         self._table = sharpness * random.standard_normal((VOCAB, VOCAB, VOCAB))
-        self._noise = rounding * random.uniform(-1, 1, (97, VOCAB))
         self._copies = copies
-        self.metadata: dict[str, Any] = {"context_window_size": tokens}
+        self.metadata: dict[str, Any] = {
+            "context_window_size": tokens,
+            "exact_verification": True,
+        }
         self.capacity = Capacity(1, tokens, 16)
-        self.sequences: dict[int, list[tuple[int, bool]]] = {}
+        self.sequences: dict[int, list[int]] = {}
         self.left: list[int] = []
         self.calls: list[tuple[str, int]] = []
         self.longest = 0
@@ -68,7 +66,7 @@ class RoundingEngine:
         self.sequences[sequence] = []
 
     def remove(self, sequence: int) -> None:
-        self.left = [token for token, _ in self.sequences.pop(sequence)]
+        self.left = self.sequences.pop(sequence)
 
     def pop(self, sequence: int, tokens: int) -> None:
         assert 0 < tokens < len(self.sequences[sequence])
@@ -95,19 +93,15 @@ class RoundingEngine:
         rows = []
         held = self.sequences[sequence]
         for token in tokens:
-            held.append((token, name == "pass"))
+            held.append(token)
             self.longest = max(self.longest, len(held))
             assert len(held) <= self.capacity.tokens
             rows.append(self._logits(held))
         return rows
 
-    def _logits(self, held: list[tuple[int, bool]]) -> npt.NDArray[np.float32]:
-        ids = [token for token, _ in held]
+    def _logits(self, ids: list[int]) -> npt.NDArray[np.float32]:
         logits = self._table[ids[-2] if len(ids) > 1 else 0, ids[-1]].copy()
         before = [i for i in range(len(ids) - 1) if ids[i] == ids[-1]]
         if before:
             logits[ids[before[-1] + 1]] += self._copies
-        rounded = [index for index, (_, passed) in enumerate(held) if passed]
-        if rounded:
-            logits += self._noise[(rounded[-1] * 31 + len(held)) % 97]
         return logits.astype(np.float32)

@@ -148,6 +148,10 @@ def test_an_artifact_that_is_not_there(opened: Opened, tmp_path: Path) -> None:
 class Guessing(ScriptedEngine):
     """Takes tokens at a time, and what it said of them back."""
 
+    def __init__(self, script: Sequence[int]) -> None:
+        super().__init__(script)
+        self.metadata["exact_verification"] = True
+
     def all_logits(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         self.calls.append(("pass", len(tokens)))
         return np.stack([self._append(sequence, [token]) for token in tokens])
@@ -190,6 +194,17 @@ def test_a_chat_guesses_too(
     done = call("run", chat_folder, "a", "--chat", "--speculative", "ngram", "--draft-max", "2")
     assert done.out == "h" * 30 + "\n"
     assert "guessed tokens accepted" in done.err
+
+
+def test_a_library_where_guesses_could_change_the_text_is_refused(
+    opened: Opened, folder: str, chat_folder: str
+) -> None:
+    for arguments in ((folder, "hi"), (chat_folder, "hi", "--chat")):
+        done = call("run", *arguments, "--speculative", "ngram")
+        assert done.code == 2
+        assert f"{arguments[0]}: several tokens in one pass give other logits" in done.err
+        assert "build for a CPU target" in done.err
+    assert opened.engine.calls == []
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,48 @@ def test_a_text_that_goes_round_goes_on() -> None:
     assert NgramIndex([4, 4]).draft(3) == [4, 4, 4]
 
 
+SOURCE = [*range(10, 50)]
+AT = 20  # how much of it was copied when it was changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "goes_on"),
+    [
+        ([1], AT + 1),  # another token in the place of one
+        ([1, 2, 3], AT + 1),  # more in its place
+        ([1], AT),  # some between two
+        ([1], AT + 9),  # some left out
+    ],
+)
+def test_a_copy_that_was_changed_is_read_on_behind_the_change(
+    changed: list[int], goes_on: int
+) -> None:
+    """Though what comes first behind the change came again elsewhere, and later."""
+    elsewhere = [5, SOURCE[goes_on], 6]
+    index = NgramIndex([*SOURCE, *elsewhere, *SOURCE[:AT]])
+    assert index.draft(3) == SOURCE[AT : AT + 3]
+    for token in changed:
+        index.append(token)
+    index.append(SOURCE[goes_on])
+    assert index.draft(3) == SOURCE[goes_on + 1 : goes_on + 4]
+    assert index.match == 3
+
+
+def test_much_that_came_elsewhere_tells_more_than_nearness_does() -> None:
+    elsewhere = [6, 7, 8, SOURCE[AT + 1], 9]
+    index = NgramIndex([*SOURCE, *elsewhere, *SOURCE[:AT]])
+    for token in elsewhere[:-1]:
+        index.append(token)
+    assert index.draft(1) == [9]
+
+
+def test_a_change_far_behind_is_forgotten() -> None:
+    index = NgramIndex([*SOURCE, 5, SOURCE[AT + 1], 6, *SOURCE[:AT]])
+    for token in [*range(100, 140), SOURCE[AT + 1]]:
+        index.append(token)
+    assert index.draft(1) == [6]
+
+
 def test_rows_of_images_are_never_guessed() -> None:
     image = EmbeddedImage(np.zeros((2, 4)))
     tokens = [1, 2, 3, *image.tokens(), 1, 2]
@@ -120,11 +162,3 @@ def test_one_interruption_changes_nothing() -> None:
         length.timed(16, 1.4)
     length.timed(16, 90.0)
     assert length.choose(3, 15) == 15
-
-
-def test_drafts_whose_tokens_are_computed_again_do_not_pay() -> None:
-    length = trained(FLAT, 1.0)
-    for _ in range(20):
-        length.repeated(16, 0)
-        length.repeated(0, 16.0)
-    assert length.choose(3, 15) == 0

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 NO_CACHE = "none"
 """The ``kv_state_kind`` of libraries without a KV cache."""
 
+EXACT_ROWS = 16
+EXACT_VERIFICATION = "exact_verification"
+"""Whether a token has the same logits, bit for bit, alone and in a pass over up to so many tokens."""
+
 
 def library_metadata(
     *,
@@ -31,6 +35,7 @@ def library_metadata(
     workspace: Mapping[str, int],
     program: Mapping[str, Any] | None = None,
     image: ImageInput | None = None,
+    exact_verification: bool = False,
 ) -> dict[str, Any]:
     """Every field that a consumer requires, and those whose absence it would read as garbage.
 
@@ -38,6 +43,7 @@ def library_metadata(
     when it is missing. Where a window slides, it is ``context_window_size`` that is off.
     The cache's ``dtype`` is for people and tools: engines let the library make its cache.
     ``image`` is for edgec alone: what :meth:`edgec.runtime.engine.Engine.embed_image` takes.
+    ``exact_verification``, too, is for edgec: see :data:`EXACT_VERIFICATION`.
     ``program`` becomes ``artifact``, which WebLLM alone reads; it is left out where it is None.
     """
     return {
@@ -52,6 +58,7 @@ def library_metadata(
         "seqlen_padding_factor": 1,
         "disaggregation": False,
         "kv_state_kind": "kv_cache",
+        EXACT_VERIFICATION: exact_verification,
         "kv_cache": {
             "num_hidden_layers": cache.layers,
             "head_dim": cache.head_dim,
@@ -114,14 +121,6 @@ def embedding_metadata(model_type: str, embedding: Embedding) -> dict[str, Any]:
         "pooling_strategy": embedding.pooling,
         "normalize": embedding.normalize,
     }
-
-
-def rounds_activations(metadata: Mapping[str, Any]) -> bool:
-    """Whether a library's kernels round activations to 8 bits: those for weights in tiles do."""
-    return any(
-        item["name"].endswith(".q_weight") and len(item["shape"]) > len(("rows", "columns"))
-        for item in metadata.get("params", ())
-    )
 
 
 def _params(tensors: Sequence[TensorSpec]) -> list[dict[str, Any]]:

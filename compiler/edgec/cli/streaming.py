@@ -105,9 +105,6 @@ def _drafts(stats: SpeculationStats) -> str:
         f"{stats.accepted} of {_count(stats.drafted, 'guessed token')} accepted",
         f"{stats.tokens_per_pass:.2f} tokens per pass",
     ]
-    if stats.repeats:
-        again = _count(stats.repeated_tokens, "token")
-        parts.append(f"{again} computed again for {_count(stats.repeats, 'close choice')}")
     return " · ".join(parts)
 
 

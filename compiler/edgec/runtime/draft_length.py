@@ -8,15 +8,13 @@ from edgec.runtime.ngram import LONGEST_MATCH
 
 # Sizes of passes that are tried, drafted tokens and the one before them. Kernels work on a few rows
 # at a time, so sizes between these cost as much as the next one.
-_PASSES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+_PASSES = (2, 3, 4, 6, 8, 12, 16)
 
 # What a new estimate weighs against the one that it begins with, in tokens.
 _PRIOR_WEIGHT = 2.0
 _FIRST_GUESS = 0.3
 # An observation counts half after about 34 others.
 _DECAY = 0.98
-# Time that was wasted is forgotten after some thousand tokens, so that drafts get another chance.
-_FORGIVING = 0.9995
 # Timings that are remembered of each kind of pass: their median forgets interruptions.
 _TIMINGS = 7
 # Tokens that are less likely to be reached add nothing to a draft.
@@ -42,8 +40,6 @@ class DraftLength:
         self._seen = [0.0] * (LONGEST_MATCH + 1)
         self._timings: dict[int, deque[float]] = {}
         self._times: dict[int, float] = {}
-        self._wasted = 0.0
-        self._risked = 0.0
 
     def observe(self, match: int, right: bool) -> None:
         """A token came of which the prediction was right or wrong.
@@ -54,23 +50,12 @@ class DraftLength:
         """
         self._right[match] = self._right[match] * _DECAY + right
         self._seen[match] = self._seen[match] * _DECAY + 1
-        self._wasted *= _FORGIVING
 
     def timed(self, rows: int, seconds: float) -> None:
         """A pass over ``rows`` tokens took this long; 1 is a single step."""
         timings = self._timings.setdefault(rows, deque(maxlen=_TIMINGS))
         timings.append(seconds)
         self._times[rows] = sorted(timings)[len(timings) // 2]
-
-    def repeated(self, tokens: int, seconds: float) -> None:
-        """Tokens came from a pass, or time went into computing such tokens again.
-
-        Args:
-            tokens: how many came.
-            seconds: how long it took.
-        """
-        self._risked = self._risked * _DECAY + tokens
-        self._wasted = self._wasted * _DECAY + seconds
 
     def choose(self, match: int, most: int) -> int:
         """How many tokens to draft now; 0 for a single step.
@@ -85,7 +70,6 @@ class DraftLength:
         if chances[match] < _WORTH_A_PASS:
             return 0
         chances = self._chances(LONGEST_MATCH)
-        again = self._wasted / self._risked if self._risked else 0.0
         best, best_rate = 0, _GAIN / self._times[1]
         reach = 2 * max(self._times)
         expected, chance, drafted = 1.0, 1.0, 0
@@ -96,7 +80,7 @@ class DraftLength:
                 chance *= chances[min(match + ahead, LONGEST_MATCH)]
                 expected += chance
             drafted = rows - 1
-            rate = expected / (self._time(rows) + expected * again)
+            rate = expected / self._time(rows)
             if rate > best_rate:
                 best, best_rate = drafted, rate
         return best

@@ -136,7 +136,7 @@ class ForwardPasses(ABC):
             self._forward("batch_verify", [sequence], [tokens[start : start + size]])
             for start in range(0, len(tokens), size)
         ]
-        return np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _slide(self, sequence: int, window: SlidingWindow | None) -> None:
         if window is not None:

@@ -125,7 +125,7 @@ def generate(
 
     Raises:
         UsageError: the prompt is empty or longer than the context, a limit or stop string
-            is impossible, or there is speculation where a window slides.
+            is impossible, or there is speculation with a library that doesn't suit it.
     """
     if not prompt_ids:
         raise UsageError("the prompt is empty", remedy="give some text to continue")
@@ -138,9 +138,7 @@ def generate(
         fitting = _fitting(engine, len(prompt_ids))
         limit = fitting if max_tokens is None else min(max_tokens, fitting)
     if speculation is not None:
-        exact = options.temperature == 0
-        verifying = cast("ReusableEngine", engine)
-        engine = SpeculativeSequence(verifying, speculation, exact=exact, limit=limit)
+        engine = SpeculativeSequence(cast("ReusableEngine", engine), speculation, limit=limit)
     run = _Run(engine, tokenizer, options, StopStrings(stop_strings), sequence, clock)
     return run.steps(
         prompt_ids, frozenset(stop_ids), limit, "length" if limit == max_tokens else "context"
@@ -204,7 +202,7 @@ class _Run:
                     break
                 before = self._clock()
                 logits = self._engine.decode(self._sequence, token)
-                token = self._choose(logits)
+                token = self._sampler.sample(logits, self._counts)
                 decoding += self._clock() - before
                 decoded += 1
             rest = self._stops.push(self._decoder.finish()) + self._stops.finish()
@@ -224,14 +222,6 @@ class _Run:
             )
         finally:
             self._engine.remove(self._sequence)
-
-    def _choose(self, logits: npt.NDArray[np.float32]) -> int:
-        speculative = self._speculative
-        if speculative is not None and speculative.doubts(
-            lambda: self._sampler.lead(logits, self._counts)
-        ):
-            logits = speculative.by_single_steps(self._sequence, logits)
-        return self._sampler.sample(logits, self._counts)
 
 
 def _rate(count: int, seconds: float) -> float:

@@ -130,24 +130,6 @@ class Sampler:
         candidates = _most_likely(weights, options)
         return int(candidates[self._draw(weights[candidates])])
 
-    def lead(self, logits: npt.NDArray[np.float32], counts: Mapping[int, int]) -> float:
-        """By how much the most likely token leads the next one, in units of the given logits.
-
-        If no logit changes by as much as half of it, the most likely token stays the same.
-
-        Args:
-            logits: ``(vocab,)``; not changed.
-            counts: how often tokens were generated so far.
-        """
-        options = self._options
-        stretched = 1.0
-        if options.penalizes and counts:
-            logits = _penalized(logits, counts, options)
-            stretched = max(1.0, options.repetition_penalty, 1 / options.repetition_penalty)
-        best = int(logits.argmax())
-        others = [part.max() for part in (logits[:best], logits[best + 1 :]) if part.size]
-        return float(logits[best] - max(others)) / stretched if others else math.inf
-
     def _draw(self, weights: npt.NDArray[np.float64]) -> int:
         """An index with a probability in proportion to its weight."""
         starts = np.arange(0, weights.size, _BLOCK)

@@ -10,10 +10,9 @@ A guess has no distribution of its own: it is one token for certain. Then accept
 probability, and else choosing among the other tokens, is the same as choosing among all tokens and
 looking whether it is the one. So every way to sample is left as it is, the random numbers included.
 
-Greedy decoding gives exactly the tokens that single steps give from the same KV cache. Passes over
-several tokens round differently than single steps, which could turn the order of two tokens that
-are all but equally likely. :mod:`edgec.runtime.agreement` measures by how much. Where the first
-token leads the second by less, all that came from such passes is computed again by single steps.
+Only libraries are taken that give the same logits for a token in whatever pass it comes, bit for bit: what
+``exact_verification`` in their metadata says. Then text, random numbers and what is left in the KV cache are
+those of single steps, and nothing has to be weighed or computed again.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgec.artifacts.library_metadata import rounds_activations
+from edgec.artifacts.library_metadata import EXACT_ROWS, EXACT_VERIFICATION
 from edgec.errors import UsageError
 from edgec.models.window import SlidingWindow
-from edgec.runtime.agreement import Agreement
 from edgec.runtime.draft_length import DraftLength
 from edgec.runtime.ngram import NgramIndex
 
@@ -38,8 +36,8 @@ if TYPE_CHECKING:
     from edgec.runtime.embedded_images import Token
     from edgec.runtime.reuse import ReusableEngine
 
-DRAFT_MAX = 15
-"""Most tokens to draft unless asked otherwise: with the one before them a pass of 16."""
+DRAFT_MAX = EXACT_ROWS - 1
+"""Most tokens to draft: with the one before them the largest pass that is exact."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +46,21 @@ class SpeculationStats:
 
     Attributes:
         passes: over drafted tokens.
-        steps: single ones, those of ``repeated_tokens`` not counted.
-        probes: passes only to compare them with the single steps that followed.
+        steps: single ones.
         drafted: tokens in ``passes`` that were guessed.
         accepted: of them, those that became part of the text.
-        repeats: times that two tokens were too close to tell by the logits of a pass.
-        repeated_tokens: that were computed again, by single steps, for it.
     """
 
     passes: int = 0
     steps: int = 0
-    probes: int = 0
     drafted: int = 0
     accepted: int = 0
-    repeats: int = 0
-    repeated_tokens: int = 0
 
     @property
     def tokens_per_pass(self) -> float:
         """Tokens for each call of the model, after the first; 1 without speculation."""
-        calls = self.passes + self.steps + self.probes + self.repeated_tokens
-        return (self.passes + self.steps + self.accepted) / calls if calls else 1.0
+        calls = self.passes + self.steps
+        return (calls + self.accepted) / calls if calls else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -85,42 +77,63 @@ class Speculation:
     Attributes:
         draft_max: most tokens to draft.
         length: chooses how many.
-        agreement: between passes over several tokens and single steps.
 
     Raises:
-        UsageError: ``draft_max`` isn't positive.
+        UsageError: ``draft_max`` isn't from 1 to ``DRAFT_MAX``.
     """
 
     def __init__(
         self, draft_max: int = DRAFT_MAX, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        if draft_max < 1:
+        if not 1 <= draft_max <= DRAFT_MAX:
             raise UsageError(
-                f"{draft_max} is out of range", where="draft_max", remedy="give at least 1"
+                f"{draft_max} is out of range",
+                where="draft_max",
+                remedy=f"give 1 to {DRAFT_MAX}",
             )
         self.draft_max = draft_max
         self.clock = clock
         self.length = DraftLength()
-        self.agreement = Agreement()
 
 
-def require_speculation(metadata: Mapping[str, Any], where: str) -> None:
+def require_no_window(config: Mapping[str, Any], where: str) -> None:
     """Refuse to speculate with a model whose tokens can't be taken back.
 
     Args:
-        metadata: of the library, or the chat config.
+        config: the chat config, or the metadata of the library.
         where: the artifact, for messages.
 
     Raises:
         UsageError: a window slides over the context.
     """
-    window = SlidingWindow.of(metadata)
+    window = SlidingWindow.of(config)
     if window is not None:
         raise UsageError(
             f"a window of {window.size} tokens slides over the context of this model, and what has"
             " pushed a token out of it can't be taken back when a guess was wrong",
             where=where,
             remedy="leave out speculative decoding, or build without context.sliding_window",
+        )
+
+
+def require_speculation(metadata: Mapping[str, Any], where: str) -> None:
+    """Refuse to speculate with a library where guesses could change the text.
+
+    Args:
+        metadata: of the library.
+        where: the artifact, for messages.
+
+    Raises:
+        UsageError: a window slides over the context, or the library doesn't promise that passes over several
+            tokens give what single steps give.
+    """
+    require_no_window(metadata, where)
+    if not metadata.get(EXACT_VERIFICATION):
+        raise UsageError(
+            "several tokens in one pass give other logits than one at a time in this library, so that"
+            " guesses could change the text",
+            where=where,
+            remedy="leave out speculative decoding, or build for a CPU target",
         )
 
 
@@ -132,11 +145,10 @@ class SpeculativeSequence:
     Args:
         engine: with room for the sequence.
         speculation: what is known about drafts; it learns more.
-        exact: whether choices have to be those of single steps: for greedy decoding.
         limit: tokens that will be generated at most; None for as many as fit.
 
     Raises:
-        UsageError: a window slides over the engine's sequences.
+        UsageError: the library is none to speculate with, see :func:`require_speculation`.
     """
 
     def __init__(
@@ -144,24 +156,19 @@ class SpeculativeSequence:
         engine: ReusableEngine,
         speculation: Speculation,
         *,
-        exact: bool,
         limit: int | None = None,
     ) -> None:
         require_speculation(engine.metadata, "speculative decoding")
         self._engine = engine
         self._learnt = speculation
-        speculation.agreement.rounds = rounds_activations(engine.metadata)
         self._clock = speculation.clock
-        self._exact = exact
         self._limit = limit
         self.metadata = engine.metadata
         self.capacity = engine.capacity
         self._room: int = min(engine.metadata["context_window_size"], engine.capacity.tokens)
         self._text = NgramIndex()
         self._generated = 0
-        self._steady = 0  # tokens from the start whose part of the cache comes from single steps
         self._ahead = _Rows()  # in the cache, beyond the text
-        self._probe = _Rows()  # not in the cache, to be compared with single steps
         self._counts: dict[str, int] = {}
 
     @property
@@ -183,7 +190,6 @@ class SpeculativeSequence:
         logits = self._engine.prefill(sequence, tokens)
         self._text = NgramIndex(tokens)
         self._generated = 0
-        self._steady = len(tokens)
         self._counts = {}
         return logits
 
@@ -199,76 +205,24 @@ class SpeculativeSequence:
             self._count("accepted")
             return known
         self._drop_ahead(sequence)
-        probed = self._probe.after(token)
-        if probed is None or self._trusts(self._probe.size):
-            self._probe, probed = _Rows(), None
-            draft = self._draft()
-            if draft:
-                tokens = [token, *draft]
-                rows = self._pass(sequence, tokens)
-                if self._trusts(len(tokens)):
-                    self._count("passes")
-                    self._count("drafted", len(draft))
-                    self._ahead = _Rows(rows, draft)
-                    return _row(rows, 0)
-                # Single steps follow, so that there is something to compare with.
-                self._engine.pop(sequence, len(tokens))
-                self._count("probes")
-                self._probe = _Rows(rows, draft)
-                probed = _row(rows, 0)
-        logits = self._step(sequence, token)
-        if self._steady == self._length - 1:
-            self._steady = self._length
-        if probed is not None:
-            self._compare_probe(probed, logits)
-        return logits
-
-    def doubts(self, lead: Callable[[], float]) -> bool:
-        """Whether single steps might have given another most likely token.
-
-        Args:
-            lead: gives that of the most likely token's logit over the next one's.
-        """
-        if not self._exact or self._steady == self._length:
-            return False
-        limit = self._learnt.agreement.doubtful
-        return limit > 0 and lead() <= limit
-
-    def by_single_steps(
-        self, sequence: int, logits: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
-        """Compute again what came from passes.
-
-        Args:
-            sequence: its number.
-            logits: ``(vocab,)`` after the last token, as they are known.
-
-        Returns:
-            The same logits, from single steps.
-        """
-        self._drop_ahead(sequence)
-        again = self._text.tokens[self._steady :]
+        draft = self._draft()
         started = self._clock()
-        self._engine.pop(sequence, len(again))
-        for token in again:
-            assert isinstance(token, int), "prompts don't come from passes"
-            exact = self._engine.decode(sequence, token)
-        self._learnt.length.repeated(0, self._clock() - started)
-        self._steady = self._length
-        self._count("repeats")
-        self._count("repeated_tokens", len(again))
-        self._learnt.agreement.note(logits, exact)
-        return exact
-
-    @property
-    def _length(self) -> int:
-        return len(self._text.tokens)
+        if draft:
+            rows = self._engine.all_logits(sequence, [token, *draft])
+            self._ahead = _Rows(rows, draft)
+            logits = _row(rows, 0)
+        else:
+            logits = self._engine.decode(sequence, token)
+        self._learnt.length.timed(1 + len(draft), self._clock() - started)
+        self._count("passes" if draft else "steps")
+        self._count("drafted", len(draft))
+        return logits
 
     def _draft(self) -> list[int]:
         """What to append after the last token."""
         most = min(
             self._learnt.draft_max,
-            self._room - self._length,
+            self._room - len(self._text.tokens),
             self.capacity.prefill_chunk - 1,
         )
         if self._limit is not None:
@@ -278,33 +232,9 @@ class SpeculativeSequence:
             return []
         return self._text.draft(self._learnt.length.choose(self._text.match, most))
 
-    def _trusts(self, tokens: int) -> bool:
-        """Whether a pass of so many can be judged."""
-        return not self._exact or self._learnt.agreement.known(tokens, self._length)
-
-    def _pass(self, sequence: int, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        started = self._clock()
-        rows = self._engine.all_logits(sequence, tokens)
-        self._learnt.length.timed(len(tokens), self._clock() - started)
-        return rows
-
-    def _step(self, sequence: int, token: int) -> npt.NDArray[np.float32]:
-        started = self._clock()
-        logits = self._engine.decode(sequence, token)
-        self._learnt.length.timed(1, self._clock() - started)
-        self._count("steps")
-        return logits
-
-    def _compare_probe(
-        self, passed: npt.NDArray[np.float32], single: npt.NDArray[np.float32]
-    ) -> None:
-        self._learnt.agreement.note(passed, single, tokens=self._probe.size, length=self._length)
-
     def _drop_ahead(self, sequence: int) -> None:
         """Take back what is in the cache and not in the text."""
         ahead, self._ahead = self._ahead, _Rows()
-        if ahead.size:
-            self._learnt.length.repeated(ahead.used, 0)
         if ahead.left:
             self._engine.pop(sequence, ahead.left)
 
@@ -326,16 +256,6 @@ class _Rows:
         self._rows = rows
         self._draft = draft
         self._right = 0
-
-    @property
-    def size(self) -> int:
-        """Tokens of the pass."""
-        return 0 if self._rows is None else len(self._rows)
-
-    @property
-    def used(self) -> int:
-        """Tokens of the pass that became part of the text."""
-        return 1 + self._right
 
     @property
     def left(self) -> int:

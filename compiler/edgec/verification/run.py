@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from edgec.errors import UsageError
+from edgec.verification.exact import exact_figures, promises_exactness
 from edgec.verification.figures import rounded
 from edgec.verification.images import image_figures, image_tokens
 from edgec.verification.paths import path_errors
@@ -112,7 +113,8 @@ def verify(
         artifact was run on), ``quantizer`` (shipped weights against original) and ``total`` (artifact
         against original), as far as both models are there; and, if the artifact is, ``paths``:
         the figures of :func:`path_errors` on the first windows, with the ``tolerance``,
-        ``against`` ``shipped`` or, without that reference, the artifact's own ``all_logits``; and
+        ``against`` ``shipped`` or, without that reference, the artifact's own ``all_logits``;
+        ``exact``, the figures of :func:`exact_figures`, where the library promises that; and
         ``images``, the figures of :func:`image_figures` against ``shipped``, if the model takes any.
 
     Raises:
@@ -145,6 +147,8 @@ def verify(
     if engine is not None:
         progress.note("comparing prefill, decode and batches")
         report["paths"] = _compare_paths(engine, shipped, tested, progress, window)
+        if promises_exactness(engine):
+            report["exact"] = exact_figures(engine, tested[0])
         if shipped is not None and 0 < image_tokens(engine) <= (extent.tokens or math.inf):
             progress.note("comparing an image")
             report["images"] = image_figures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from edgec.artifacts.library_metadata import EXACT_VERIFICATION
 from edgec.errors import VerificationError
 from edgec.verification.rounding import all_rounding
 from edgec.verification.run import ARTIFACT, SHIPPED
@@ -61,6 +62,14 @@ def check_agreement(report: Report) -> None:
         raise VerificationError(
             f"its embeddings of an image differ from {SHIPPED} by {figures['max_error']:.6g} of the"
             f" largest, more than the {figures['tolerance']:.6g} that rounding explains",
+            where=ARTIFACT,
+            remedy=_REMEDY,
+        )
+    if "exact" in report and (figures := report["exact"])["differing"]:
+        raise VerificationError(
+            f"its logits of {figures['differing']} of {figures['positions']} positions have other bits in a"
+            " pass over several tokens than one token at a time, though its metadata says"
+            f" {EXACT_VERIFICATION}",
             where=ARTIFACT,
             remedy=_REMEDY,
         )

@@ -23,7 +23,12 @@ from edgec.runtime.pictures import open_pictures
 from edgec.runtime.prompt import USER, Message, chat_prompt, completion_prompt
 from edgec.runtime.sampling import SamplingOptions
 from edgec.runtime.session import conversation_of, open_session
-from edgec.runtime.speculative import DRAFT_MAX, Speculation, require_speculation
+from edgec.runtime.speculative import (
+    DRAFT_MAX,
+    Speculation,
+    require_no_window,
+    require_speculation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,13 +88,13 @@ _COMPLETION_TOKENS = 256
     default="off",
     show_default=True,
     help="ngram guesses tokens by what followed the same tokens before, and computes several at a"
-    " time: the same text, in fewer passes where it copies from the prompt or from itself.",
+    " time: the same text, faster where it copies from the prompt or from itself. For CPU targets.",
 )
 @click.option(
     "--draft-max",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=DRAFT_MAX),
     metavar="N",
-    help=f"Most tokens to guess at a time.  [default: {DRAFT_MAX}]",
+    help=f"Most tokens to guess at a time, up to {DRAFT_MAX}.  [default: {DRAFT_MAX}]",
 )
 @click.option(
     "--input",
@@ -179,7 +184,7 @@ def command(
         require_chat(conversation, str(found.folder))
     if not chat and prompt is None:
         prompt = _read_prompt()
-    session = open_session(found, threads=threads, context=context)
+    session = _open(found, threads, context, speculation)
     pictures = _pictures(session, images)
     if chat:
         say(click.style(f"{title(found)}, context {session.context}", bold=True))
@@ -226,8 +231,17 @@ def _speculation(found: Artifact, kind: str, draft_max: int | None) -> Speculati
                 remedy="add --speculative ngram, or leave it out",
             )
         return None
-    require_speculation(found.chat_config, str(found.folder))
+    require_no_window(found.chat_config, str(found.folder))
     return Speculation(draft_max or DRAFT_MAX)
+
+
+def _open(
+    found: Artifact, threads: int | None, context: int | None, speculation: Speculation | None
+) -> Session:
+    session = open_session(found, threads=threads, context=context)
+    if speculation is not None:
+        require_speculation(session.engine.metadata, str(found.folder))
+    return session
 
 
 def _generate(
