@@ -37,7 +37,6 @@ from figures import (
     GB,
     MB,
     Result,
-    Spread,
     Test,
     cost_table,
     failures,
@@ -52,6 +51,7 @@ from options import MODELS, choose, parse, phases, room
 from peers import SIDES, Entry, Models, entries, model_digest
 from race import EngineError, Process, Racer, held, prompt
 
+from edgec.runtime.bench import Spread
 from machine import machine
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ def start(
             rows.append((own, partial(starts.command_start, command, text)))
         request = {"model": str(model), "context": models.context, **entry.request}
         words = entry.command(models.environments)
-        turn = partial(starts.side_start, words, entry.variables, log(entry, models), request)
-        rows.append((result, turn))
+        text = log(entry, models)
+        rows.append((result, partial(starts.side_start, words, entry.variables, text, request)))
     for number in range(options.rounds):
         with held(options.lock):
             for result, turn in rows:

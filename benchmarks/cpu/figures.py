@@ -205,8 +205,11 @@ def limit_table(
             row.append(f"{most:.1f}")
             for test in decoding:
                 rate = result.rate(test)
-                reached = rate and rate.median * result.read(test) / median(limits[name])
-                row.append("-" if reached is None else f"{100 * reached:.0f} %")
+                if rate is None:
+                    row.append("-")
+                else:
+                    reached = rate.median * result.read(test) / median(limits[name])
+                    row.append(f"{100 * reached:.0f} %")
         rows.append(row)
     return table(header, rows)
 

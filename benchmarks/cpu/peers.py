@@ -250,17 +250,21 @@ def entries(*, avx512: bool = True, kv_cache: str = "") -> list[Entry]:
                 "onnxruntime-genai",
             )
         )
-        for name, all_layers in (("OpenVINO GenAI", False), ("OpenVINO GenAI, int4 head", True)):
-            found += _both(
-                Entry(
-                    name,
-                    "openvino_genai_side.py",
-                    lambda models, all_layers=all_layers: models.openvino(all_layers=all_layers),
-                    f"symmetric int4 in groups of 64, head in {'int4' if all_layers else 'int8'}",
-                    "openvino-genai",
-                )
-            )
+        found += _openvino("OpenVINO GenAI", all_layers=False)
+        found += _openvino("OpenVINO GenAI, int4 head", all_layers=True)
     return found
+
+
+def _openvino(name: str, *, all_layers: bool) -> list[Entry]:
+    return _both(
+        Entry(
+            name,
+            "openvino_genai_side.py",
+            lambda models: models.openvino(all_layers=all_layers),
+            f"symmetric int4 in groups of 64, head in {'int4' if all_layers else 'int8'}",
+            "openvino-genai",
+        )
+    )
 
 
 def _llama_cpp(kind: str, environment: str, kv_cache: str = "") -> list[Entry]:
