@@ -44,15 +44,14 @@ from figures import (
     pairs,
     ratio_table,
     speed_table,
-    spread_text,
     start_table,
 )
 from options import MODELS, choose, parse, phases, room
 from peers import SIDES, Entry, Models, entries, model_digest
 from race import EngineError, Process, Racer, held, prompt
 
-from edgec.runtime.bench import Spread
 from machine import machine
+from spreads import spread_text
 
 if TYPE_CHECKING:
     import argparse
@@ -294,7 +293,7 @@ def report(
 ) -> list[list[str]]:
     """All tables, as lines."""
     reads = [
-        f"memory, {name}: {spread_text(Spread.of([rate / GB for rate in found]))} GB/s"
+        f"memory, {name}: {spread_text([rate / GB for rate in found])} GB/s"
         for name, found in rates.items()
         if found
     ]

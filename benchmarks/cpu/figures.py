@@ -7,6 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from edgec.runtime.bench import Spread
+from spreads import spread_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,11 +84,6 @@ class Result:
     def read(self, test: Test) -> float:
         """Bytes that a token of a test that decodes reads: at the middle of what is decoded."""
         return self.token_bytes + self.position_bytes * (test.prompt + test.generated / 2)
-
-
-def spread_text(spread: Spread, digits: int = 1) -> str:
-    """As ``min/median/max``."""
-    return "/".join(f"{value:.{digits}f}" for value in (spread.min, spread.median, spread.max))
 
 
 def agreement(ours: Sequence[float] | None, theirs: Sequence[float] | None) -> float | None:

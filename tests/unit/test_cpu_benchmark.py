@@ -25,6 +25,7 @@ def load(name: str, folder: Path = FOLDER) -> ModuleType:
     """A module of the benchmark, which is no package."""
     before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder.parent))
         patch.syspath_prepend(str(folder))
         spec = importlib.util.spec_from_file_location(f"cpu_{name}", folder / f"{name}.py")
         assert spec is not None
@@ -34,7 +35,7 @@ def load(name: str, folder: Path = FOLDER) -> ModuleType:
         spec.loader.exec_module(module)
     # Their names are short: another test's module may have the same.
     for found in set(sys.modules) - before:
-        if str(folder) in str(getattr(sys.modules[found], "__file__", "")):
+        if str(folder.parent) in str(getattr(sys.modules[found], "__file__", "")):
             del sys.modules[found]
     return module
 
