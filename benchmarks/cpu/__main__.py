@@ -173,8 +173,7 @@ def fits(result: Result, model: Path) -> bool:
         with file.open("rb", buffering=0) as stream:
             while stream.read(1 << 24):
                 pass
-    with open("/proc/meminfo") as lines:
-        free = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
+    free = steps.free_memory()
     if free < _NEEDED * result.file_bytes:
         result.failure = f"{free / MB:.0f} MB of memory are left: choose fewer with --engine"
     return result.failure is None

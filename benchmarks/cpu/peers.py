@@ -152,6 +152,8 @@ class Models:
             command += ["-i", str(checkpoint), "-o", str(place)]
             command += ["-c", str(place.with_name("onnx.cache")), "--extra_options"]
             command += ["accuracy_level=4", "block_size=32", "hf_token=false"]
+            # Of a prompt, the others compute only the last token's logits too.
+            command += ["prune_lm_head=true"]
             command += [f"shared_embeddings={str(self.tied).lower()}"]
             steps.run(command, self.folder / "onnx.log", _CONVERTERS)
 

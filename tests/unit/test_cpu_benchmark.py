@@ -172,6 +172,9 @@ def test_a_program_that_fails_is_named_by_its_error(tmp_path: Path) -> None:
     code = "print('ERROR: no such package'); print('good bye'); raise SystemExit(3)"
     with pytest.raises(steps.StepError, match="ERROR: no such package"):
         steps.run([sys.executable, "-c", code], log)
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(steps.StepError, match="too little memory: 1000000 GB have to stay free"):
+        steps.run(sleeps, log, spare=1e15)
     assert steps.reason("", 3) == "exit status 3"
     assert steps.reason("first\nlast\n\n", 1) == "last"
 
