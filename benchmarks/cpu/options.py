@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from figures import Test
 
-from edgec.cachefolder import cache_root
+from edgec.cachefolder import TOOLS, cache_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,10 @@ def parse(description: str, arguments: Sequence[str] | None = None) -> argparse.
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-avx512", action="store_true")
     parser.add_argument(
-        "--cache", type=Path, default=cache_root() / "benchmarks", help="of engines and models"
+        "--cache",
+        type=Path,
+        default=cache_root() / TOOLS / "benchmarks",
+        help="of engines and models",
     )
     parser.add_argument(
         "--prepare", action="store_true", help="install and convert, measure nothing"

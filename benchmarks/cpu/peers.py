@@ -86,7 +86,7 @@ class Models:
         """
         context: dict[str, Any] = {"length": self.context, "prefill_chunk": PREFILL_CHUNK}
         if kv_cache:
-            context["kv_cache"] = kv_cache
+            context["kv_cache_dtype"] = kv_cache
         name = "-".join(["cpu-benchmark", *filter(None, [kv_cache])])
         recipe = {
             "schema": "edgec.recipe/v1",
