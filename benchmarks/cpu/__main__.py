@@ -124,7 +124,7 @@ def prepare(
         models: what makes models.
         broken: environments that can't be made, with the reason; they aren't tried again.
     """
-    result = Result(entry.name)
+    result = Result(entry.name, cache=entry.cache)
     if entry.environment in broken:
         result.failure = broken[entry.environment]
         return result, None

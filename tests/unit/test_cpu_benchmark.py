@@ -43,6 +43,7 @@ def load(name: str, folder: Path = FOLDER) -> ModuleType:
 figures = load("figures")
 options = load("options")
 peers = load("peers")
+program = load("__main__")
 starts = load("starts")
 steps = load("steps")
 PREFILL = figures.Test("pp128", 128)
@@ -206,6 +207,13 @@ def test_rows_with_another_cache_come_when_asked_for() -> None:
     assert [entry.request["mmap"] for entry in chosen[3:]] == [True, False]
     assert not chosen[3].variables
     assert chosen[4].variables
+
+
+def test_a_row_knows_its_cache_and_why_its_engine_is_missing() -> None:
+    *_, entry = peers.entries(avx512=False, kv_cache="int8")
+    found, model = program.prepare(entry, None, {entry.environment: "no compiler"})
+    assert (found.name, found.cache, found.failure) == (entry.name, "int8", "no compiler")
+    assert model is None
 
 
 def test_a_program_has_started_when_it_prints(tmp_path: Path) -> None:
