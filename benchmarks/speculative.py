@@ -43,6 +43,7 @@ from edgec.runtime.session import open_session
 from edgec.runtime.speculative import DRAFT_MAX, Speculation, SpeculativeSequence
 from edgec.runtime.tokenizer import Tokenizer
 from machine import machine
+from spreads import spread_text
 
 if TYPE_CHECKING:
     from edgec.runtime.session import Session
@@ -244,22 +245,17 @@ def main() -> None:
 
 def report(case: Case, results: list[Result]) -> None:
     without, with_ = (
-        spread([max(result.rates[way]) for result in results], 1) for way in (False, True)
+        spread_text([max(result.rates[way]) for result in results]) for way in (False, True)
     )
     differ = sum(result.texts[True] != result.texts[False] for result in results)
     every = [result.stats for result in results if result.stats is not None]
     accepted = f"{sum(s.accepted for s in every)}/{sum(s.drafted for s in every)}"
     per_pass = median(stats.tokens_per_pass for stats in every)
-    ratio = spread([result.ratio for result in results], 2)
+    ratio = spread_text([result.ratio for result in results], 2)
     print(
         f"{case.name:9} {without:>22} {with_:>22} {ratio:>18} {accepted:>12} {per_pass:8.2f}"
         + (f"  {differ} of {len(results)} texts differ" if differ else "")
     )
-
-
-def spread(values: list[float], digits: int) -> str:
-    parts = (min(values), median(values), max(values))
-    return " / ".join(f"{part:.{digits}f}" for part in parts)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,33 @@ if TYPE_CHECKING:
     from edgec.checkpoints.checkpoint import Checkpoint
 
 
+CONFIG = "config.json"
+_PIECE = 1 << 24
+"""Numbers that are computed at a time: an embedding whole in float32 takes gigabytes."""
+
+
+def write_source(config: dict[str, Any], folder: Path) -> None:
+    """Write a config, and a tokenizer of made-up words.
+
+    Args:
+        config: of the model.
+        folder: an empty one.
+    """
+    stored = {**config, "torch_dtype": "float16", "dtype": "float16"}
+    (folder / CONFIG).write_text(pretty_json(stored))
+    ends = config["eos_token_id"]
+    generation = {"bos_token_id": config["bos_token_id"], "eos_token_id": ends}
+    (folder / "generation_config.json").write_text(pretty_json(generation))
+    _write_tokenizer(config, folder)
+
+
 def write_checkpoint(config: dict[str, Any], config_file: Path, folder: Path) -> None:
-    """Write the weights in float16, with a config and a tokenizer of made-up words.
+    """Write the weights in float16.
 
     Args:
         config: of the model.
         config_file: the same as a file, which names the synthetic checkpoint.
-        folder: an empty one.
+        folder: gets them as one file.
     """
     sources = [source for item in model_parameters(config) for source in item.sources]
     checkpoint = open_checkpoint(
@@ -38,20 +59,19 @@ def write_checkpoint(config: dict[str, Any], config_file: Path, folder: Path) ->
     write_safetensors(
         folder / "model.safetensors", types, _arrays(checkpoint), metadata={"format": "pt"}
     )
-    stored = {**config, "torch_dtype": "float16", "dtype": "float16"}
-    (folder / "config.json").write_text(pretty_json(stored))
-    ends = config["eos_token_id"]
-    generation = {"bos_token_id": config["bos_token_id"], "eos_token_id": ends}
-    (folder / "generation_config.json").write_text(pretty_json(generation))
-    _write_tokenizer(config, folder)
 
 
 def _arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float16]]]:
     for name in checkpoint.names():
-        shape = checkpoint.info(name).shape
-        values = np.empty(shape, np.float32)
-        checkpoint.rows_into(name, 0, shape[0], values)
-        yield name, values.astype(np.float16)
+        rows, *rest = checkpoint.info(name).shape
+        held = np.empty((rows, *rest), np.float16)
+        count = max(1, _PIECE // math.prod(rest))
+        for start in range(0, rows, count):
+            stop = min(rows, start + count)
+            values = np.empty((stop - start, *rest), np.float32)
+            checkpoint.rows_into(name, start, stop, values)
+            held[start:stop] = values
+        yield name, held
 
 
 def _write_tokenizer(config: dict[str, Any], folder: Path) -> None:

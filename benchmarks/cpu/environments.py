@@ -12,6 +12,7 @@ import steps
 _HERE = Path(__file__).parent
 _REQUIREMENTS = _HERE / "requirements"
 TILE_CONFIG = _HERE / "sides" / "tile_config.h"
+_ALONE = _HERE / "sides" / "library_alone.cmake"
 # The level x86-64-v3: all that has AVX2.
 _LEVEL_3 = ("SSE42", "AVX", "AVX2", "FMA", "F16C", "BMI2")
 
@@ -33,7 +34,8 @@ class Environment:
     def digest(self) -> str:
         """Of all that decides what is installed."""
         # Not of where this file lies.
-        texts = [repr(self).replace(str(_HERE), ""), sys.version, TILE_CONFIG.read_text()]
+        texts = [repr(self).replace(str(_HERE), ""), sys.version]
+        texts += [TILE_CONFIG.read_text(), _ALONE.read_text()]
         for install in self.installs:
             texts += [Path(word).read_text() for word in install if word.endswith(".txt")]
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
@@ -45,7 +47,7 @@ def _from(name: str, *options: str) -> tuple[str, ...]:
 
 # From source, and without a cache of what was built before with other options.
 _COMPILED = _from("llama_cpp", "--no-cache-dir", "--no-binary", "llama-cpp-python")
-_LIBRARY_ALONE = ("-DLLAVA_BUILD=OFF",)
+_LIBRARY_ALONE = ("-DLLAVA_BUILD=OFF", f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={_ALONE}")
 # PyTorch first and at one version: what follows would bring its build for GPUs.
 _TORCH = _from("torch")
 

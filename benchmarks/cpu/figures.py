@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from edgec.runtime.bench import Spread
+from spreads import spread_text
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 MB = 1e6
 GB = 1e9
@@ -33,24 +36,6 @@ class Test:
         return self.generated or self.prompt
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Smallest, middle and largest of some values."""
-
-    min: float
-    median: float
-    max: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
-        """The spread of at least one value."""
-        held = list(values)
-        return cls(min(held), median(held), max(held))
-
-    def text(self, digits: int = 1) -> str:
-        return "/".join(f"{value:.{digits}f}" for value in (self.min, self.median, self.max))
-
-
 @dataclass
 class Result:
     """What was measured of an engine.
@@ -61,10 +46,16 @@ class Result:
         settings: in words.
         file_bytes: of the model as it is stored.
         token_bytes: of weights that decoding a token reads.
+        position_bytes: of keys and values that each position of the context adds to that; 0 of
+            engines that don't tell.
+        cache: how keys and values are stored; empty for what the engine does by itself.
         load: seconds from the first file, in the page cache, to an engine that can be called.
         start: seconds from the process's start to its first token.
         peak: bytes of resident memory at most.
         seconds: of each round, by the test's name.
+        starts: seconds from a process's start to its first token, of processes that were started
+            for nothing else.
+        machine: the machine's load in each turn, as the system counts it.
         logits: after a prompt that all engines are given; None where the engine gives none.
         failure: why there are no figures, or no more of them.
     """
@@ -74,17 +65,25 @@ class Result:
     settings: str = ""
     file_bytes: int = 0
     token_bytes: int = 0
+    position_bytes: int = 0
+    cache: str = ""
     load: float | None = None
     start: float | None = None
     peak: int = 0
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    starts: list[float] = field(default_factory=list)
+    machine: list[float] = field(default_factory=list)
     logits: Sequence[float] | None = None
     failure: str | None = None
 
     def rate(self, test: Test) -> Spread | None:
         """Tokens per second; None if the test was never finished."""
         measured = self.seconds.get(test.name)
-        return Spread.of(test.tokens / one for one in measured) if measured else None
+        return Spread.of([test.tokens / one for one in measured]) if measured else None
+
+    def read(self, test: Test) -> float:
+        """Bytes that a token of a test that decodes reads: at the middle of what is decoded."""
+        return self.token_bytes + self.position_bytes * (test.prompt + test.generated / 2)
 
 
 def agreement(ours: Sequence[float] | None, theirs: Sequence[float] | None) -> float | None:
@@ -97,13 +96,35 @@ def agreement(ours: Sequence[float] | None, theirs: Sequence[float] | None) -> f
 
 
 def speed_table(results: Sequence[Result], tests: Sequence[Test]) -> list[str]:
-    """Tokens per second, min/median/max; failed engines by name, with the reason."""
+    """Tokens per second, min/median/max, and the machine's median load meanwhile."""
     rows = []
     for result in results:
         rates = [result.rate(test) for test in tests]
-        cells = ["-" if rate is None else rate.text() for rate in rates]
-        rows.append([result.name, *cells])
-    return table(["tok/s, min/median/max", *(test.name for test in tests)], rows)
+        cells = ["-" if rate is None else spread_text(rate) for rate in rates]
+        rows.append([result.name, *cells, _load(result)])
+    return table(["tok/s, min/median/max", *(test.name for test in tests), "load"], rows)
+
+
+def start_table(results: Sequence[Result]) -> list[str]:
+    """How long new processes take to their first token, and what part of that the first row takes.
+
+    Args:
+        results: the first is the one that the others are compared with.
+    """
+    measured = [result for result in results if result.starts]
+    rows = []
+    for result in measured:
+        spread = Spread.of(result.starts)
+        ratio = "-"
+        if result is not results[0] and results[0].starts:
+            ratio = f"{spread.median / Spread.of(results[0].starts).median:.2f}"
+        rows.append([result.name, spread_text(spread, 2), ratio, _load(result)])
+    header = ["", "first token s, min/median/max", f"over {results[0].name}", "load"]
+    return table(header, rows)
+
+
+def _load(result: Result) -> str:
+    return f"{median(result.machine):.1f}" if result.machine else "-"
 
 
 def cost_table(results: Sequence[Result], base: Result) -> list[str]:
@@ -129,23 +150,36 @@ def cost_table(results: Sequence[Result], base: Result) -> list[str]:
     return table(header, rows)
 
 
-def ratio_table(base: Result, others: Sequence[Result], tests: Sequence[Test]) -> list[str]:
-    """The base's median speed over each other's."""
+def pairs(results: Sequence[Result], base: str) -> list[tuple[Result, Result]]:
+    """Rows of ours with each row of others that stores keys and values the same way.
+
+    Args:
+        results: all rows.
+        base: what the names of our own rows begin with.
+    """
+    ours = [result for result in results if result.name.startswith(base)]
+    others = [result for result in results if result not in ours]
+    return [(mine, other) for mine in ours for other in others if mine.cache == other.cache]
+
+
+def ratio_table(compared: Sequence[tuple[Result, Result]], tests: Sequence[Test]) -> list[str]:
+    """The first's median speed over the second's, of each pair."""
     rows = []
-    for other in others:
+    for mine, other in compared:
         cells = []
         for test in tests:
-            ours, theirs = base.rate(test), other.rate(test)
+            ours, theirs = mine.rate(test), other.rate(test)
             cells.append("-" if not (ours and theirs) else f"{ours.median / theirs.median:.2f}")
         if any(cell != "-" for cell in cells):
-            rows.append([f"{base.name} / {other.name}", *cells])
+            rows.append([f"{mine.name} / {other.name}", *cells])
     return table(["ratio of medians", *(test.name for test in tests)], rows)
 
 
 def limit_table(
     results: Sequence[Result], tests: Sequence[Test], limits: Mapping[str, Sequence[float]]
 ) -> list[str]:
-    """Where memory ends decoding: the limit in tok/s and what part of it is reached.
+    """Where memory ends decoding: the limit in tok/s of the weights alone, and what part of
+    the memory's speed a test reaches with what its tokens read.
 
     Args:
         results: of the engines.
@@ -167,7 +201,11 @@ def limit_table(
             row.append(f"{most:.1f}")
             for test in decoding:
                 rate = result.rate(test)
-                row.append("-" if rate is None else f"{100 * rate.median / most:.0f} %")
+                if rate is None:
+                    row.append("-")
+                else:
+                    reached = rate.median * result.read(test) / median(limits[name])
+                    row.append(f"{100 * reached:.0f} %")
         rows.append(row)
     return table(header, rows)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import steps
-from checkpoint import write_checkpoint
+from checkpoint import CONFIG, write_checkpoint, write_source
 from environments import python
 
 from edgec.files import digest_json, pretty_json
@@ -30,6 +31,8 @@ _CONVERTERS = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 PREFILL_CHUNK = 512
+# llama.cpp's name for how keys and values are stored, by ours.
+_LLAMA_CPP_CACHES = {"": "f16", "int8": "q8_0"}
 
 
 @dataclass(frozen=True)
@@ -53,34 +56,47 @@ class Models:
     context: int
 
     @cached_property
-    def config_file(self) -> Path:
-        """The config, which names edgec's synthetic checkpoint."""
-
-        def write(place: Path) -> None:
-            place.write_text(pretty_json(self.config))
-
-        return steps.make(self.folder / "config.json", "writing the config", write)
-
-    def checkpoint(self) -> Path:
-        """A model folder with float16 weights."""
+    def source(self) -> Path:
+        """A folder with the config, which names edgec's synthetic checkpoint, and a tokenizer."""
 
         def write(place: Path) -> None:
             place.mkdir()
-            write_checkpoint(dict(self.config), self.config_file, place)
+            write_source(dict(self.config), place)
+
+        return steps.make(self.folder / "source", "writing config and tokenizer", write)
+
+    def checkpoint(self) -> Path:
+        """A model folder with float16 weights, which converters read; see :meth:`tidy`."""
+
+        def write(place: Path) -> None:
+            shutil.copytree(self.source, place)
+            write_checkpoint(dict(self.config), self.source / CONFIG, place)
 
         return steps.make(self.folder / "checkpoint", "writing the checkpoint", write)
 
-    def edgec(self) -> Path:
-        """edgec's artifact. The build itself knows what is done already."""
+    def tidy(self) -> None:
+        """Remove what only converters read: in float16, models take much more than in 4 bits."""
+        steps.remove(self.folder / "checkpoint")
+
+    def edgec(self, kv_cache: str = "") -> Path:
+        """edgec's artifact. The build itself knows what is done already.
+
+        Args:
+            kv_cache: how keys and values are stored; empty for what edgec does by itself.
+        """
+        context: dict[str, Any] = {"length": self.context, "prefill_chunk": PREFILL_CHUNK}
+        if kv_cache:
+            context["kv_cache_dtype"] = kv_cache
+        name = "-".join(["cpu-benchmark", *filter(None, [kv_cache])])
         recipe = {
             "schema": "edgec.recipe/v1",
-            "name": "cpu-benchmark",
-            "model": {"source": f"synthetic:{self.config_file}"},
-            "context": {"length": self.context, "prefill_chunk": PREFILL_CHUNK},
+            "name": name,
+            "model": {"source": f"synthetic:{self.source / CONFIG}"},
+            "context": context,
             "quantization": {"scheme": self.scheme},
             "targets": [self.target],
         }
-        file = self.folder / "recipe.yaml"  # JSON is YAML
+        file = self.folder / f"{name}.yaml"  # JSON is YAML
         file.write_text(pretty_json(recipe))
         command = [sys.executable, "-m", "edgec", "build", str(file), "--no-verify", "--json"]
         out = self.folder / "edgec"
@@ -96,37 +112,48 @@ class Models:
         return Path(json.loads(done.stdout.splitlines()[-1])["artifact"])
 
     def gguf(self, kind: str, environment: str) -> Path:
-        """A GGUF file that llama.cpp's own quantizer made.
+        """A GGUF file with the codes that llama.cpp's own quantizer finds.
+
+        Where all matrices have the same type it is written at once; else llama.cpp's quantizer,
+        which chooses their types, reads a file in float16, which isn't kept.
 
         Args:
             kind: ``"Q4_0-pure"``, ``"Q4_0"`` or ``"Q4_K_M"``.
-            environment: whose quantizer.
+            environment: whose packages and quantizer.
         """
         program = str(python(environment, self.environments))
         log = self.folder / "gguf.log"
-        checkpoint = self.checkpoint()
 
-        def write(place: Path) -> None:
-            command = [program, str(SIDES / "write_gguf.py"), str(checkpoint), str(place)]
-            steps.run(command, log)
+        def write(place: Path, kind: str) -> None:
+            script, checkpoint = str(SIDES / "write_gguf.py"), str(self.checkpoint())
+            steps.run([program, script, checkpoint, str(place), kind], log)
 
         def quantize(place: Path) -> None:
-            command = [program, str(SIDES / "quantize_gguf.py"), str(whole), str(place), kind]
-            steps.run(command, log)
+            if kind == "Q4_0-pure":
+                write(place, "Q4_0")
+                return
+            whole = place.with_suffix(".F16")
+            write(whole, "F16")
+            script = str(SIDES / "quantize_gguf.py")
+            try:
+                steps.run([program, script, str(whole), str(place), kind], log)
+            finally:
+                steps.remove(whole)
 
-        whole = steps.make(self.folder / "F16.gguf", "writing a GGUF file", write)
         return steps.make(self.folder / f"{kind}.gguf", f"quantizing to {kind}", quantize)
 
     def onnx(self) -> Path:
         """What the builder of ONNX Runtime GenAI makes; takes some 8 GB for a model of 1 B."""
         program = str(python("onnxruntime-genai", self.environments))
-        checkpoint = self.checkpoint()
 
         def build(place: Path) -> None:
+            checkpoint = self.checkpoint()
             command = [program, "-m", "onnxruntime_genai.models.builder", "-e", "cpu", "-p", "int4"]
             command += ["-i", str(checkpoint), "-o", str(place)]
             command += ["-c", str(place.with_name("onnx.cache")), "--extra_options"]
             command += ["accuracy_level=4", "block_size=32", "hf_token=false"]
+            # Of a prompt, the others compute only the last token's logits too.
+            command += ["prune_lm_head=true"]
             command += [f"shared_embeddings={str(self.tied).lower()}"]
             steps.run(command, self.folder / "onnx.log", _CONVERTERS)
 
@@ -139,9 +166,9 @@ class Models:
             all_layers: embedding and head too; else they are int8.
         """
         program = python("openvino-genai", self.environments)
-        checkpoint = self.checkpoint()
 
         def export(place: Path) -> None:
+            checkpoint = self.checkpoint()
             command = [str(program.with_name("optimum-cli")), "export", "openvino"]
             command += ["--model", str(checkpoint), "--task", "text-generation-with-past"]
             command += ["--weight-format", "int4", "--sym", "--group-size", "64", "--ratio", "1.0"]
@@ -169,6 +196,7 @@ class Entry:
         environment: its Python environment; None for this program's own.
         request: what opening it takes beside the model.
         variables: of its process.
+        cache: how it stores keys and values; empty for what it does by itself.
     """
 
     name: str
@@ -178,6 +206,7 @@ class Entry:
     environment: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+    cache: str = ""
 
     def command(self, environments: Path) -> list[str]:
         """What starts its process.
@@ -191,58 +220,80 @@ class Entry:
         return [str(program), str(SIDES / self.side)]
 
 
-def entries(*, avx512: bool = True) -> list[Entry]:
+def entries(*, avx512: bool = True, kv_cache: str = "") -> list[Entry]:
     """All engines, edgec first.
 
     Args:
         avx512: else those only that can be built for x86-64-v3.
+        kv_cache: ``"int8"`` for rows with keys and values in 8 bits too.
     """
     found = [Entry("edgec", "edgec_side.py", Models.edgec)]
     environment = "llama.cpp" if avx512 else "llama.cpp-avx2"
     for kind in ("Q4_0-pure", "Q4_0", "Q4_K_M"):
-        found += _both(
-            f"llama.cpp {kind}",
-            "llama_cpp_side.py",
-            lambda models, kind=kind: models.gguf(kind, environment),
-            kind,
-            environment,
-            {"flash_attention": True, "mmap": True},
+        found += _llama_cpp(kind, environment)
+    if kv_cache:
+        found.insert(
+            1,
+            Entry(
+                f"edgec, {kv_cache} KV",
+                "edgec_side.py",
+                lambda models: models.edgec(kv_cache),
+                cache=kv_cache,
+            ),
         )
+        found += _llama_cpp("Q4_0-pure", environment, kv_cache)
     if avx512:
         found += _both(
-            "ONNX Runtime GenAI",
-            "onnxruntime_genai_side.py",
-            Models.onnx,
-            "int4 in blocks of 32, accuracy level 4",
-            "onnxruntime-genai",
-        )
-        for name, all_layers in (("OpenVINO GenAI", False), ("OpenVINO GenAI, int4 head", True)):
-            found += _both(
-                name,
-                "openvino_genai_side.py",
-                lambda models, all_layers=all_layers: models.openvino(all_layers=all_layers),
-                f"symmetric int4 in groups of 64, head in {'int4' if all_layers else 'int8'}",
-                "openvino-genai",
+            Entry(
+                "ONNX Runtime GenAI",
+                "onnxruntime_genai_side.py",
+                Models.onnx,
+                "int4 in blocks of 32, accuracy level 4",
+                "onnxruntime-genai",
             )
+        )
+        found += _openvino("OpenVINO GenAI", all_layers=False)
+        found += _openvino("OpenVINO GenAI, int4 head", all_layers=True)
     return found
 
 
-def _both(
-    name: str,
-    side: str,
-    model: Callable[[Models], Path],
-    form: str,
-    environment: str,
-    request: Mapping[str, Any] | None = None,
-) -> list[Entry]:
+def _openvino(name: str, *, all_layers: bool) -> list[Entry]:
+    return _both(
+        Entry(
+            name,
+            "openvino_genai_side.py",
+            lambda models: models.openvino(all_layers=all_layers),
+            f"symmetric int4 in groups of 64, head in {'int4' if all_layers else 'int8'}",
+            "openvino-genai",
+        )
+    )
+
+
+def _llama_cpp(kind: str, environment: str, kv_cache: str = "") -> list[Entry]:
+    return _both(
+        Entry(
+            f"llama.cpp {kind}" + (f", {kv_cache} KV" if kv_cache else ""),
+            "llama_cpp_side.py",
+            lambda models: models.gguf(kind, environment),
+            kind,
+            environment,
+            {"flash_attention": True, "mmap": True, "cache": _LLAMA_CPP_CACHES[kv_cache]},
+            cache=kv_cache,
+        )
+    )
+
+
+def _both(entry: Entry) -> list[Entry]:
     """An engine as its users run it, and with huge pages."""
-    request = request or {}
     # A mapped file has small pages.
-    huge = {**request, "mmap": False} if "mmap" in request else request
-    return [
-        Entry(name, side, model, form, environment, request),
-        Entry(f"{name}, huge pages", side, model, form, environment, huge, _HUGE_PAGES),
-    ]
+    unmapped = {"mmap": False} if "mmap" in entry.request else {}
+    huge = replace(
+        entry,
+        name=f"{entry.name}, huge pages",
+        request={**entry.request, **unmapped},
+        variables=_HUGE_PAGES,
+    )
+    return [entry, huge]
 
 
 def model_digest(config: Mapping[str, Any]) -> str:

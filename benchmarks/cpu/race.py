@@ -136,6 +136,7 @@ class Racer:
             self.result.load, self.result.start = answer["load"], answer["start"]
             self.result.version, self.result.settings = answer["version"], answer["settings"]
             self.result.token_bytes = answer["bytes"]
+            self.result.position_bytes = answer["position_bytes"]
 
     def measure(self, test: Test, tokens: list[int]) -> None:
         """One turn."""
@@ -145,6 +146,7 @@ class Racer:
             answer = self._ask("prefill", tokens=tokens)
         if answer is not None:
             self.result.seconds.setdefault(test.name, []).append(answer["result"])
+            self.result.machine.append(os.getloadavg()[0])
 
     def prepare(self, tokens: list[int]) -> None:
         """Bring the prompt of a test that decodes into the cache; no turn that counts."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOW_PRIORITY = ("nice", "-n", "10")
+SPARE = 1.5e9
+_PAUSE = 0.2
+"""Seconds between two looks at what a program takes."""
 _LAST = 12
 """Lines of a log that are read for the reason of a failure."""
 
@@ -58,28 +63,63 @@ def make(path: Path, text: str, work: Callable[[Path], None], *, movable: bool =
     return path
 
 
-def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+def run(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    spare: float = SPARE,
+) -> None:
     """Run a program, at low priority.
+
+    One that takes the machine's last memory or disk is ended, before it harms others.
 
     Args:
         command: the program and its arguments.
         log: gets all that it prints.
         environment: variables beside those of this process.
+        spare: bytes of memory and of disk that it has to leave.
 
     Raises:
         StepError: it failed; names the log's last line that looks like a reason.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [*LOW_PRIORITY, *command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
-            check=False,
+            start_new_session=True,
         )
-    if done.returncode:
-        raise StepError(f"{reason(log.read_text(errors='replace'), done.returncode)} ({log})")
+        try:
+            missing = _watch(process, log.parent, spare)
+        finally:
+            # Its children too, whether they outlive it or this program is interrupted.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if missing:
+        raise StepError(f"it leaves too little {missing}: {spare / 1e9:.0f} GB have to stay free")
+    if process.returncode:
+        raise StepError(f"{reason(log.read_text(errors='replace'), process.returncode)} ({log})")
+
+
+def _watch(process: subprocess.Popen[bytes], folder: Path, spare: float) -> str:
+    """Wait for a program; what it takes too much of, empty if it ends by itself."""
+    while process.poll() is None:
+        if free_memory() < spare:
+            return "memory"
+        if shutil.disk_usage(folder).free < spare:
+            return "space on the disk"
+        time.sleep(_PAUSE)
+    return ""
+
+
+def free_memory() -> int:
+    """Bytes that programs can still take, the page cache's among them."""
+    with open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
 
 
 def reason(text: str, code: int) -> str:

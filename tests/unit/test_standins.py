@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edgec.artifacts.layout import REFERENCE_KERNELS
 from edgec.errors import ToolchainError, UsageError, VerificationError
+from edgec.pipeline import run
 from edgec.runtime import load
 from edgec.standins import Requirements, StandIn, find_standin, list_standins
 from edgec.target import host
@@ -103,3 +105,12 @@ def test_errors_of_ours_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
     _fail_with(monkeypatch, VerificationError("damaged"))
     with pytest.raises(VerificationError, match="damaged"):
         load.load_engine(LIBRARY, Path("model"), [], "x86_64")
+
+
+def test_a_standin_of_ones_own_needs_no_kernels_to_check(tmp_path: Path) -> None:
+    # A library for this kind of CPU has none, and runs on other stand-ins than native too.
+    assert run._reference_kernels("one_thread", tmp_path) is None
+    file = tmp_path / REFERENCE_KERNELS
+    file.touch()
+    assert run._reference_kernels("emulator", tmp_path) == file
+    assert run._reference_kernels("native", tmp_path) is None

@@ -36,6 +36,7 @@ class Edgec:
             "settings": f"{manifest['quantization']['scheme']} for {manifest['target']},"
             f" {self._session.threads} threads",
             "bytes": self._session.decode_weights_bytes,
+            "position_bytes": self._session.kv_bytes_per_token,
         }
 
     def prefill(self, tokens: list[int]) -> float:

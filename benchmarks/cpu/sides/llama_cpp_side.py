@@ -12,6 +12,8 @@ import numpy as np
 from serve import serve
 
 _BATCH = 512
+# How keys and values are stored: ggml's number, and bytes for how many of them.
+_CACHES = {"f16": (llama.GGML_TYPE_F16, 2, 1), "q8_0": (llama.GGML_TYPE_Q8_0, 34, 32)}
 
 
 class LlamaCpp:
@@ -28,6 +30,8 @@ class LlamaCpp:
         of_context.n_batch = of_context.n_ubatch = _BATCH
         of_context.n_threads = of_context.n_threads_batch = self._threads
         of_context.flash_attn_type = int(request["flash_attention"])
+        self._cache = request.get("cache", "f16")
+        of_context.type_k = of_context.type_v = _CACHES[self._cache][0]
         self._context = llama.llama_init_from_model(self._model, of_context)
         if not self._context:
             raise RuntimeError("llama.cpp can't make a context")
@@ -37,7 +41,7 @@ class LlamaCpp:
         self._held: list[int] = []
         self._settings = (
             f"{self._threads} threads, flash attention {'on' if of_context.flash_attn_type else 'off'},"
-            f" mmap {'on' if of_model.use_mmap else 'off'}"
+            f" mmap {'on' if of_model.use_mmap else 'off'}, keys and values {self._cache}"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -45,7 +49,14 @@ class LlamaCpp:
             "version": f"llama-cpp-python {llama.__version__}",
             "settings": f"{self._settings}, {features(llama.llama_print_system_info().decode())}",
             "bytes": llama.llama_model_size(self._model),
+            "position_bytes": self._position_bytes(),
         }
+
+    def _position_bytes(self) -> int:
+        _, size, count = _CACHES[self._cache]
+        width = llama.llama_model_n_embd(self._model) // llama.llama_model_n_head(self._model)
+        heads = llama.llama_model_n_layer(self._model) * llama.llama_model_n_head_kv(self._model)
+        return 2 * int(heads * width) * size // count
 
     def prefill(self, tokens: list[int]) -> float:
         started = time.perf_counter()

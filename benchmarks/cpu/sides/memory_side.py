@@ -32,7 +32,8 @@ class Memory:
 
     def facts(self) -> dict[str, Any]:
         pages = "huge" if self._huge else "4 KiB"
-        return {"version": "", "settings": f"{self._threads} threads, {pages} pages", "bytes": 0}
+        settings = f"{self._threads} threads, {pages} pages"
+        return {"version": "", "settings": settings, "bytes": 0, "position_bytes": 0}
 
     def rate(self) -> float:
         """Bytes per second of all threads together, each with its own part; the best pass."""

@@ -34,6 +34,7 @@ class OnnxRuntimeGenAI:
             f" onnxruntime {version('onnxruntime')}",
             "settings": f"{self._threads} threads",
             "bytes": self._bytes,
+            "position_bytes": 0,
         }
 
     def prefill(self, tokens: list[int]) -> float:

@@ -27,6 +27,7 @@ class OpenVinoGenAI:
             "version": f"openvino-genai {version('openvino-genai')}",
             "settings": f"{self._threads} threads",
             "bytes": self._bytes,
+            "position_bytes": 0,
         }
 
     def prefill(self, tokens: list[int]) -> float:

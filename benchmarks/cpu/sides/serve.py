@@ -26,7 +26,12 @@ class Engine(Protocol):
     """A loaded model with room for one sequence, which chooses the most probable token."""
 
     def facts(self) -> dict[str, Any]:
-        """``version`` and ``settings`` as text, ``bytes``: of weights that a token reads."""
+        """What the tables name.
+
+        ``version`` and ``settings`` are text. ``bytes`` are those of the weights that a token
+        reads, ``position_bytes`` those of keys and values for each position of the context; 0 if
+        the engine doesn't tell.
+        """
 
     def prefill(self, tokens: list[int]) -> float:
         """Seconds from an empty sequence to the token chosen after a prompt."""

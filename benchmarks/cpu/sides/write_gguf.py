@@ -1,8 +1,9 @@
 """Write a model folder's float16 weights as a GGUF file; runs with gguf and NumPy alone.
 
-    python write_gguf.py FOLDER FILE.gguf
+    python write_gguf.py FOLDER FILE.gguf {F16,Q4_0}
 
-Knows the tensors of Llama and Phi-3. The file has no vocabulary: measurements use token ids.
+The type is that of all matrices; vectors are float32. One tensor is in memory at a time. Knows the
+tensors of Llama and Phi-3. The file has no vocabulary: measurements use token ids.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _IN_LAYER = {
 
 
 def main() -> None:
-    folder, file = map(Path, sys.argv[1:])
+    folder, file = map(Path, sys.argv[1:3])
+    kind = gguf.GGMLQuantizationType[sys.argv[3]]
     config = json.loads((folder / "config.json").read_bytes())
     writer = gguf.GGUFWriter(str(file), config["model_type"])
     heads = config["num_attention_heads"]
@@ -46,7 +48,7 @@ def main() -> None:
     rotated = int(width * config.get("partial_rotary_factor", 1))
     rope = config.get("rope_parameters") or {**(config.get("rope_scaling") or {})}
     writer.add_name("random weights")
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.name}"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
@@ -60,29 +62,50 @@ def main() -> None:
     writer.add_rope_freq_base(rope.get("rope_theta") or config["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("none")
-    kind = rope.get("rope_type") or rope.get("type")
-    if kind == "llama3":
-        writer.add_tensor("rope_freqs.weight", llama3_factors(rope, rotated))
-    elif kind == "longrope":
+    if (rope.get("rope_type") or rope.get("type")) == "longrope":
         original = config["original_max_position_embeddings"]
         longer = config["max_position_embeddings"] / original
         writer.add_rope_scaling_orig_ctx_len(original)
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(longer) / math.log(original)))
-        for length in ("long", "short"):
-            factors = np.array(rope[f"{length}_factor"], np.float32)
-            writer.add_tensor(f"rope_factors_{length}.weight", factors)
-    elif kind not in (None, "default"):
-        sys.exit(f"this writer knows no RoPE of the kind {kind}")
-    for name, values in tensors(folder / "model.safetensors"):
-        if config["model_type"] == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            count = heads if "q_proj" in name else config["num_key_value_heads"]
-            writer.add_tensor(gguf_name(name), paired(values, count))
-        else:
-            writer.add_tensor(gguf_name(name), np.float32(values) if values.ndim == 1 else values)
+    found = [*rope_factors(rope, rotated), *matrices(config, folder / "model.safetensors")]
+    for name, values, _ in found:
+        held = kind if values.ndim == 2 else gguf.GGMLQuantizationType.F32
+        shape = gguf.quants.quant_shape_to_byte_shape(values.shape, held)
+        writer.add_tensor_info(name, shape, np.dtype(np.uint8), math.prod(shape), held)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
+    for _, values, turned in found:
+        held = kind if values.ndim == 2 else gguf.GGMLQuantizationType.F32
+        rows = paired(values, turned) if turned else values
+        writer.write_tensor_data(gguf.quants.quantize(rows, held))
     writer.close()
+
+
+def rope_factors(rope: dict[str, Any], rotated: int) -> list[tuple[str, npt.NDArray[Any], int]]:
+    """By what the frequencies of RoPE are divided, as tensors."""
+    kind = rope.get("rope_type") or rope.get("type")
+    if kind in (None, "default"):
+        return []
+    if kind == "llama3":
+        return [("rope_freqs.weight", llama3_factors(rope, rotated), 0)]
+    if kind != "longrope":
+        sys.exit(f"this writer knows no RoPE of the kind {kind}")
+    return [
+        (f"rope_factors_{length}.weight", np.array(rope[f"{length}_factor"], np.float32), 0)
+        for length in ("long", "short")
+    ]
+
+
+def matrices(config: dict[str, Any], file: Path) -> list[tuple[str, npt.NDArray[Any], int]]:
+    """All tensors by their names in GGUF, and into how many heads rows are turned, if they are."""
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    found = []
+    for name, values in tensors(file):
+        part = name.removesuffix(".weight").rpartition(".")[2]
+        turned = heads.get(part, 0) if config["model_type"] == "llama" else 0
+        found.append((gguf_name(name), values, turned))
+    return found
 
 
 def tensors(file: Path) -> list[tuple[str, npt.NDArray[Any]]]:

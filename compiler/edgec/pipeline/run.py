@@ -198,6 +198,15 @@ def _report(plan: BuildPlan | GenericPlan, results: Mapping[str, StageResult]) -
     return {**head, **json.loads((results["verify"].path / REPORT).read_text())}
 
 
+def _reference_kernels(standin: str, compiled: Path) -> Path | None:
+    """What kernels compute one by one, for stand-ins that check that.
+
+    Libraries for this kind of CPU run as a whole on every stand-in: they come without it.
+    """
+    found = compiled / REFERENCE_KERNELS
+    return found if standin != NATIVE and found.is_file() else None
+
+
 def _groups(model: ModelFile, names: Collection[str]) -> list[int]:
     """The sizes of the groups that matrices have in the checkpoint."""
     sources = (s for p in model.parameters if p.name in names for s in p.sources)
@@ -228,9 +237,7 @@ def _write(
         interface=_described(results, INTERFACE),
         report=report,
         golden=golden if golden is not None and golden.is_file() else None,
-        reference_kernels=(
-            None if plan.target.standin == NATIVE else results["compile"].path / REFERENCE_KERNELS
-        ),
+        reference_kernels=_reference_kernels(plan.target.standin, results["compile"].path),
         model_manifest=_model_manifest(plan, results["pack"].path),
     )
     made = Provenance(
