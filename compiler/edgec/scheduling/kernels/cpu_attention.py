@@ -40,8 +40,9 @@ from edgec.scheduling.kernels.cpu_attention_blocks import (
     when,
 )
 from edgec.scheduling.kernels.cpu_attention_left import Left, leave, taken
+from edgec.scheduling.kernels.cpu_attention_parts import PART, Parts
 from edgec.scheduling.kernels.cpu_attention_tile import KEYS, NARROW, Rows, Span, Tile, Width
-from edgec.scheduling.kernels.cpu_attention_token import PART, Parts, Run, Token
+from edgec.scheduling.kernels.cpu_attention_token import Run, Token
 from edgec.scheduling.kernels.cpu_turns import Turns
 from edgec.scheduling.kernels.vectors import without_regions
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tvm.tirx.script import builder as T
 
 from edgec.scheduling.kernels.cpu_attention_blocks import BLOCK, Paged, loaded, when
-from edgec.scheduling.kernels.cpu_attention_token import PAGES, PART, Parts, Run
+from edgec.scheduling.kernels.cpu_attention_parts import PART, Parts
+from edgec.scheduling.kernels.cpu_attention_token import PAGES, Run
 from edgec.scheduling.kernels.vectors import without_regions
 
 if TYPE_CHECKING:
