@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tvm
 from serve import serve
 
 from edgec import __version__
 from edgec.artifacts.artifact import open_artifact
-from edgec.ir.load import load_tvm
 from edgec.runtime.session import open_session
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Edgec:
     def facts(self) -> dict[str, Any]:
         manifest = self._session.artifact.manifest
         return {
-            "version": f"edgec {__version__}, TVM {tvm.__version__}",
+            "version": f"edgec {__version__}, TVM {version('apache-tvm')}",
             "settings": f"{manifest['quantization']['scheme']} for {manifest['target']},"
             f" {self._session.threads} threads",
             "bytes": self._session.decode_weights_bytes,
@@ -68,5 +67,4 @@ class Edgec:
 
 
 if __name__ == "__main__":
-    load_tvm()
     serve(Edgec)
