@@ -62,7 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--shape", nargs=5, type=int, default=[128, 8, 2048, 768, 32])
     parser.add_argument("--popular", action="store_true", help="some experts far more than others")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of one thread, where others use the CPUs too"
+    )
     options = parser.parse_args(arguments)
+    if options.cpu_time and options.threads != 1:
+        parser.error("--cpu-time needs --threads 1: threads that wait take processor time, too")
+    clock = time.process_time if options.cpu_time else time.perf_counter
     set_threads(options.threads)
     shape = Shape(*options.shape)
     rate = read_rate(options.threads) / 1e9
@@ -74,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         routes = routes_of(shape, tokens, popular=options.popular)
         x = np.random.default_rng(tokens).standard_normal((tokens, shape.hidden), np.float32)
         calls = [way.calls(x.astype(_HALF), routes) for way in ways]
-        times = timed(calls, options.rounds, len(routes))
+        times = timed(calls, options.rounds, len(routes), clock)
         least, median = [min(own) for own in times], [statistics.median(own) for own in times]
         print(
             f"{tokens:6} | {least[0]:8.0f} {median[0]:8.0f} | {least[1]:8.0f} {median[1]:8.0f}"
@@ -107,17 +113,20 @@ def routes_of(shape: Shape, tokens: int, *, popular: bool) -> list[np.ndarray]:
 
 
 def timed(
-    calls: Sequence[Sequence[Callable[[], Any]]], rounds: int, passes: int
+    calls: Sequence[Sequence[Callable[[], Any]]],
+    rounds: int,
+    passes: int,
+    clock: Callable[[], float],
 ) -> list[list[float]]:
     """Microseconds of a pass, for each way and round."""
     times: list[list[float]] = [[] for _ in calls]
     for number in range(rounds + 1):
         for own, ways in zip(times, calls, strict=True):
-            start = time.perf_counter()
+            start = clock()
             for call in ways:
                 call()
             if number:
-                own.append(1e6 * (time.perf_counter() - start) / passes)
+                own.append(1e6 * (clock() - start) / passes)
     return times
 
 
