@@ -136,8 +136,8 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 LowerLinear(
                     linear_kernels(vector_bits, target), kernels_in_steps(vector_bits, target)
                 ),
-                *_quantizing(vector_bits, target),
                 LowerExperts(CPUExperts(vector_bits, ByteDots.of(target))),
+                *_quantizing(vector_bits, target),
                 LowerSegmentAttention(segment_attention.on_cpu(vector_bits)),
                 LowerQuantizedTake(),
             ],
