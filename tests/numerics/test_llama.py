@@ -126,6 +126,18 @@ def test_rolling_back_forgets(case: Case) -> None:
     case.expect(case.engine.prefill(0, other), case.reference(tokens[:12] + other)[-1])
 
 
+def test_logits_stay_as_they_are_in_later_passes(case: Case) -> None:
+    case.engine.add(0)
+    first = case.engine.prefill(0, tokens_of(6))
+    copied = first.copy()
+    first[0] += 1  # they are the caller's to change, too
+    copied[0] += 1
+    for token in (1, 2, 3):
+        later = case.engine.decode(0, token)
+        np.testing.assert_array_equal(first, copied)
+        assert not np.shares_memory(first, later)
+
+
 def test_ragged_batches(case: Case) -> None:
     check_ragged_batches(case)
 

@@ -22,7 +22,15 @@ from edgec.runtime.embedded_images import (
     with_images,
 )
 from edgec.runtime.forward import Capacity, ForwardPasses, Logits
-from edgec.runtime.tvm_runtime import array_of, function, is_tensor, on_device, shape, tensor
+from edgec.runtime.tvm_runtime import (
+    array_of,
+    function,
+    is_tensor,
+    numbers_of,
+    on_device,
+    shape,
+    tensor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,7 +166,7 @@ class Engine(ForwardPasses):
         )
         logits, _ = self._vm[name](*arguments, self._cache, self._params)
         self._change("kv_state_end_forward")
-        result: Logits = array_of(logits).reshape(-1, logits.shape[-1])
+        result: Logits = numbers_of(logits).reshape(-1, logits.shape[-1])
         return result
 
     def _tensor(self, array: npt.NDArray[Any]) -> Any:

@@ -81,6 +81,11 @@ def array_of(source: Any) -> npt.NDArray[Any]:
     return array
 
 
+def numbers_of(source: Any) -> npt.NDArray[Any]:
+    """A tensor's numbers: its memory itself, which the array keeps, where the processor can read it."""
+    return np.from_dlpack(source) if is_cpu(source.device) else array_of(source)
+
+
 def is_tensor(value: Any) -> bool:
     """Whether a result is one tensor, and not several."""
     return isinstance(value, _ffi().Tensor)
