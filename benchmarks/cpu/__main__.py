@@ -218,8 +218,8 @@ def start(
             with held(options.lock):
                 for result, turn in rows:
                     starts.measure(result, turn)
-            text = f"round {number + 1} of {options.rounds}: {machine()}"
-            print(text, file=sys.stderr, flush=True)
+            words = f"round {number + 1} of {options.rounds}: {machine()}"
+            print(words, file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print(_INTERRUPTED, file=sys.stderr)
     return [result for result, _ in rows]
