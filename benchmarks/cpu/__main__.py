@@ -218,8 +218,8 @@ def start(
             with held(options.lock):
                 for result, turn in rows:
                     starts.measure(result, turn)
-            words = f"round {number + 1} of {options.rounds}: {machine()}"
-            print(words, file=sys.stderr, flush=True)
+            line = f"round {number + 1} of {options.rounds}: {machine()}"
+            print(line, file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print(_INTERRUPTED, file=sys.stderr)
     return [result for result, _ in rows]
