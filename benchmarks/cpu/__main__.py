@@ -63,6 +63,7 @@ COMPARED = 64
 """Tokens of the prompt whose logits are compared."""
 # Of an engine's memory to the size of its file: more is taken by none that was tried.
 _NEEDED = 3
+_INTERRUPTED = "interrupted: these are the rounds so far"
 
 
 def main() -> None:
@@ -212,11 +213,15 @@ def start(
         words = entry.command(models.environments)
         text = log(entry, models)
         rows.append((result, partial(starts.side_start, words, entry.variables, text, request)))
-    for number in range(options.rounds):
-        with held(options.lock):
-            for result, turn in rows:
-                starts.measure(result, turn)
-        print(f"round {number + 1} of {options.rounds}: {machine()}", file=sys.stderr, flush=True)
+    try:
+        for number in range(options.rounds):
+            with held(options.lock):
+                for result, turn in rows:
+                    starts.measure(result, turn)
+            line = f"round {number + 1} of {options.rounds}: {machine()}"
+            print(line, file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print(_INTERRUPTED, file=sys.stderr)
     return [result for result, _ in rows]
 
 
@@ -239,7 +244,7 @@ def compare(
                     racers[-1].compare(prompt(COMPARED, vocabulary, [0, 0]))
         race(racers, limits, rates, tests, vocabulary, options)
     except KeyboardInterrupt:
-        print("interrupted: these are the rounds so far", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
     finally:
         for process in (*(racer.process for racer in racers), *limits.values()):
             process.close()
