@@ -27,15 +27,18 @@ from kernels.cache_rows import held, notes, queries, results, room, rounded  # n
 
 pytestmark = pytest.mark.slow
 
+NIGHTLY = pytest.mark.nightly
+BASE = Attention(8, 2, 64, "float32", 512)
+HALF = Attention(8, 2, 128, "float16", 512)
 SHAPES = [
-    Attention(8, 2, 64, "float32", 512),
-    Attention(4, 4, 32, "float32", 256),
-    Attention(6, 1, 80, "float32", 512),
-    Attention(8, 2, 128, "float16", 512),
+    BASE,
+    pytest.param(Attention(4, 4, 32, "float32", 256), marks=NIGHTLY),
+    pytest.param(Attention(6, 1, 80, "float32", 512), marks=NIGHTLY),
+    HALF,
     Attention(3, 3, 24, "float16", 256),
     Attention(8, 2, 64, "float16", 512, stored="int8"),
     Attention(6, 1, 80, "float32", 256, stored="int8"),
-    Attention(4, 2, 32, "float32", 512, stored="float16"),
+    pytest.param(Attention(4, 2, 32, "float32", 512, stored="float16"), marks=NIGHTLY),
 ]
 
 
@@ -91,7 +94,7 @@ def test_decode_reads_every_key_of_its_sequence(shape: Attention) -> None:
 
 
 def test_contexts_of_several_parts_merge_the_same_on_any_number_of_threads() -> None:
-    shape = SHAPES[0]
+    shape = BASE
     problem = _problem(shape, [513, 3, 1700, 512], [1] * 4)
     pages, indptr, places, last = _pages(problem)
     arguments = (pages, indptr, places, last, zeros(4), zeros(4))
@@ -111,7 +114,7 @@ def test_contexts_of_several_parts_merge_the_same_on_any_number_of_threads() -> 
 @pytest.mark.parametrize("causal", [False, True])
 def test_few_and_many_queries_against_a_long_context(causal: bool) -> None:
     """Tiles that are full, a tail of one vector, and keys of several blocks."""
-    shape = SHAPES[0]
+    shape = BASE
     problem = _problem(shape, [200, 131, 90], [3, 70, 17])
     pages, indptr, places, last = _pages(problem)
     arguments = (offsets(problem.new), pages, indptr, places, last, zeros(3), zeros(90))
@@ -149,7 +152,7 @@ def test_ragged_prefill(shape: Attention, causal: bool) -> None:
 
 
 def test_a_sequence_without_pages_attends_to_nothing() -> None:
-    shape = SHAPES[0]
+    shape = BASE
     problem = _problem(shape, [20, 0], [2, 3])
     pages, indptr, places, last = _pages(problem)
     last[1] = 0
@@ -161,7 +164,7 @@ def test_a_sequence_without_pages_attends_to_nothing() -> None:
 
 
 def test_scores_far_apart_do_not_overflow() -> None:
-    shape = SHAPES[0]
+    shape = BASE
     problem = _problem(shape, [48], [48])
     problem.q *= 40
     out, lse = _run(
@@ -182,7 +185,7 @@ def test_scores_far_apart_do_not_overflow() -> None:
 
 def test_sequences_of_few_tokens_with_history_are_left() -> None:
     """One by one: a prompt, guesses after a text, a fresh short prompt, a long chunk after a text."""
-    shape = SHAPES[3]
+    shape = HALF
     new = [FEW + 1, FEW, 5, 20]
     before = np.array([40, 9, 0, 70], np.int32)
     problem = _problem(shape, new, new)
@@ -243,7 +246,7 @@ def test_what_is_left_gives_the_bits_of_single_tokens(shape: Attention) -> None:
 
 def test_shared_pages_are_seen_without_the_new_tokens_behind_later_ones() -> None:
     """A fork's first pages come in a call of their own, and what is new isn't behind those."""
-    shape = SHAPES[3]
+    shape = HALF
     problem = _problem(shape, [32], [3])
     problem.positions[:] = [40, 41, 42]
     q = queries(shape, problem.q, (problem.k[0][:3], problem.v[0][:3]), np.ones(3))

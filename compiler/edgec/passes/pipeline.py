@@ -136,8 +136,9 @@ def cpu_phases(lowering: Lowering, target: tvm.target.Target) -> list[tuple[str,
                 LowerLinear(
                     linear_kernels(vector_bits, target), kernels_in_steps(vector_bits, target)
                 ),
-                LowerExperts(CPUExperts(vector_bits, ByteDots.of(target))),
+                # Before experts, whose blocks have other sizes.
                 *_quantizing(vector_bits, target),
+                LowerExperts(CPUExperts(vector_bits, ByteDots.of(target))),
                 LowerSegmentAttention(segment_attention.on_cpu(vector_bits)),
                 LowerQuantizedTake(),
             ],
