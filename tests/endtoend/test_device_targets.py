@@ -83,7 +83,7 @@ CASES = [
     *(Case(SHIPPED, target) for target in LARGER),
 ]
 # What is the same for a target beside them: Adreno's kernels, and Arm code for machines with Linux.
-NIGHTLY = {"android-mali", "android-cpu", "linux-arm64-i8mm"}
+NIGHTLY = {"android-mali", "android-cpu", "android-cpu-i8mm", "linux-arm64-i8mm"}
 EVERY = pytest.mark.parametrize(
     "case",
     [

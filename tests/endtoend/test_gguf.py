@@ -44,6 +44,7 @@ def _build(folder: Path, kind: str, scheme: str) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.nightly
 def test_float16_is_the_model_itself(tmp_path: Path) -> None:
     report = _build(tmp_path, "F16", "q0f32")
     assert report["total"]["top1"] == 1

@@ -104,6 +104,7 @@ def stages(folder: Path, form: str) -> Path:
     return outputs["quantize"]
 
 
+@pytest.mark.nightly
 def test_awq_from_the_folder_to_the_artifact(tmp_path: Path) -> None:
     write(tmp_path, "awq", group=128)
     seen = edgec(tmp_path, "inspect", "awq")

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
     from edgec.artifacts.artifact import Artifact
 
-pytestmark = [pytest.mark.slow, *(needs(name) for name in ("clang++", "cxx", "lld"))]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.nightly,
+    *(needs(name) for name in ("clang++", "cxx", "lld")),
+]
 
 TARGET = "android-mali"
 WINDOW = SlidingWindow(24, 3)

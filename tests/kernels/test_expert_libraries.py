@@ -28,7 +28,7 @@ CASES = [
         "q4f32_1",
         16,
         2e-5,
-        marks=[needs("wgpu"), needs("wasmtime"), needs("web toolchain")],
+        marks=[needs("wgpu"), needs("wasmtime"), needs("web toolchain"), pytest.mark.nightly],
     ),
 ]
 

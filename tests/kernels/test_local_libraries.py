@@ -51,7 +51,7 @@ CASES = [
     ),
     pytest.param(
         *("Gemma3TextConfig", GEMMA3, "webgpu", "q4f32_1", 2e-5),
-        marks=[needs("wgpu"), needs("wasmtime"), needs("web toolchain")],
+        marks=[needs("wgpu"), needs("wasmtime"), needs("web toolchain"), pytest.mark.nightly],
     ),
 ]
 ATTENTION = ("batch_decode_paged_kv", "batch_prefill_paged_kv", "batch_prefill_ragged_kv")

@@ -77,7 +77,13 @@ def stored_parts(folder: Path) -> int:
     return sum(name.startswith("model.embed_tokens.") for name in TensorCache(folder).names())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "tied q4f32_1" else [pytest.mark.nightly])
+        for name in CASES
+    ],
+)
 def test_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     vocabulary, tied, scheme, most, parts = CASES[name]
     folder = saved(tmp_path / "model", vocabulary, tied=tied)

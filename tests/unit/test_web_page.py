@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -209,7 +211,15 @@ def test_of_a_new_build_what_differs_is_downloaded(browser: Browser, site: Site)
     old = site.artifact()
     new = site.artifact(shards=[SHARDS[0], b"\3" * 3000])
     site.write(old)
-    site.server.hooks["now"] = lambda: site.write(new)
+
+    def renew() -> None:
+        """Files change at another second, by which servers and browsers tell builds apart."""
+        site.write(new)
+        later = time.time() + 5
+        for path in site.folder.rglob("*"):
+            os.utime(path, (later, later))
+
+    site.server.hooks["now"] = renew
     seen = browser.browse(
         ["open", site.url],
         *LOADED,

@@ -36,17 +36,21 @@ class Attention(Heads):
         rope: the rotary embedding, for kernels that rotate keys when they read them; None for
             those that find keys rotated.
         stored: type of keys and values in the cache; empty: ``dtype``.
+        cached: whether there is a cache, or a kernel sees keys and values as it gets them.
     """
 
     vector_bits: int
     rope: Rope | None = None
     stored: str = field(default="", kw_only=True)
+    cached: bool = field(default=True, kw_only=True)
 
     @functools.cached_property
     def format(self) -> CacheFormat:
         """What lies where in the cache."""
         stored = self.stored or self.dtype
-        return CacheFormat(self.heads, self.kv_heads, self.head_dim, self.dtype, stored)
+        return CacheFormat(
+            self.heads, self.kv_heads, self.head_dim, self.dtype, stored, cached=self.cached
+        )
 
     @property
     def runtime_sizes(self) -> tuple[int, int]:

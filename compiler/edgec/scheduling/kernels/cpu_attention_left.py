@@ -40,7 +40,12 @@ _SPLIT = 1 + -(-(FEW - 1) // BLOCK)
 
 
 def leave(a: Attention, given: RaggedPrefillArguments, views: Views, inline: Any) -> None:
-    """Note of each token whether it is left; none is where keys are rotated when they are read."""
+    """Note of each token whether it is left.
+
+    None is where keys are rotated when they are read, or where there is no cache.
+    """
+    if not a.cached:
+        return
     with T.serial(0, given.batch) as sequence:
         first, end = (T.Bind(given.q_indptr[sequence + more]) for more in (0, 1))
         left = (end - first <= FEW) & (given.offsets[sequence] > 0) & (given.rows <= _MOST)
@@ -51,6 +56,8 @@ def leave(a: Attention, given: RaggedPrefillArguments, views: Views, inline: Any
 
 def taken(a: Attention, views: Views, rows: Rows) -> Any:
     """Whether all tokens of a tile are left."""
+    if not a.cached:
+        return T.bool(False)
     every = T.sblock_alloc_buffer((1,), "bool")
     T.buffer_store(every, T.bool(True), [0])
     first = T.Bind(rows.token + rows.first // a.group)

@@ -39,6 +39,8 @@ class CacheFormat:
         head_dim: size of a head.
         dtype: of the model, in which the runtime counts.
         stored: type of keys and values in the cache.
+        cached: whether there is a cache. Without one heads are what they are, and nothing lies beside
+            queries.
     """
 
     heads: int
@@ -46,6 +48,7 @@ class CacheFormat:
     head_dim: int
     dtype: str
     stored: str
+    cached: bool = True
 
     @classmethod
     def of(cls, spec: KVCacheSpec) -> CacheFormat:
@@ -65,6 +68,8 @@ class CacheFormat:
     @property
     def runtime_heads(self) -> int:
         """What the runtime takes for the number of query heads."""
+        if not self.cached:
+            return self.heads
         own = 2 * self.kv_heads * self.row
         note = _NOTE_BYTES // ITEM_BYTES[self.dtype]
         queries = -(-(self.queries + own + note) // self.row)

@@ -79,6 +79,7 @@ def on_cpu(vector_bits: int) -> SegmentKernels:
             head_dim=segments.head_dim,
             dtype=segments.dtype,
             vector_bits=vector_bits,
+            cached=False,
         )
         return _fixed(cpu_attention.ragged_prefill(shape), segments)
 
