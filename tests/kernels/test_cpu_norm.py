@@ -21,15 +21,13 @@ from edgec.scheduling.kernels.linear import Linear  # noqa: E402
 from edgec.scheduling.kernels.norm import Norm  # noqa: E402
 from edgec.scheduling.kernels.quantize_rows import QuantizedRows, outputs, preparation  # noqa: E402
 from edgec.target import cpu_features  # noqa: E402
+from kernels.norm_problem import EPSILON, exact  # noqa: E402
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
+    from kernels.norm_problem import Array
 
 pytestmark = pytest.mark.slow
 
-EPSILON = 1e-5
 CPUS = {128: "x86-64-v2", 256: "x86-64-v3", 512: "x86-64-v4"}
 NEEDED = {128: set[str](), 256: {"avx2"}, 512: {"avx512f"}}
 
@@ -57,15 +55,6 @@ def run(function: Any, inputs: list[Array], results: list[tuple[Any, str]]) -> l
     ]
     function(*map(tvm.runtime.tensor, inputs), *filled)
     return [item.numpy() for item in filled]
-
-
-def exact(x: Array, weight: Array, *bias: Array) -> Array:
-    """An RMS norm, or with a bias a layer norm, in float64."""
-    wide = x.astype(np.float64)
-    if bias:
-        wide = wide - wide.mean(-1, keepdims=True)
-    scale = 1 / np.sqrt((wide**2).mean(-1, keepdims=True) + EPSILON)
-    return sum((item.astype(np.float64) for item in bias), wide * scale * weight.astype(np.float64))
 
 
 def problem(

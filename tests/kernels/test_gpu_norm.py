@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from edgec.ir.load import load_tvm
@@ -31,22 +30,11 @@ from kernels.gpu_functions import (  # noqa: E402
     slow_types,
     source,
 )
+from kernels.norm_problem import EPSILON, Array, exact  # noqa: E402
 from standin_tools import needs  # noqa: E402
 
 pytestmark = pytest.mark.slow
 executes = [needs("clang"), needs("clang++")]
-
-EPSILON = 1e-5
-Array = npt.NDArray[Any]
-
-
-def exact(x: Array, weight: Array, *bias: Array) -> Array:
-    """An RMS norm, or with a bias a layer norm."""
-    wide = x.astype(np.float64)
-    if bias:
-        wide = wide - wide.mean(-1, keepdims=True)
-    scale = 1 / np.sqrt((wide**2).mean(-1, keepdims=True) + EPSILON)
-    return sum((item.astype(np.float64) for item in bias), wide * scale * weight.astype(np.float64))
 
 
 class TestKernel:

@@ -27,6 +27,11 @@ _SCALE_BYTES = 4
 _MULTIPLES = {"float16": 2, INT8: 4}
 
 
+def row_bytes(head_dim: int, stored: str) -> int:
+    """Bytes of one head's key or value of one token that is held as ``stored``."""
+    return head_dim * _BYTES[stored] + (_SCALE_BYTES if stored == INT8 else 0)
+
+
 def stored_as(asked: str, dtype: str) -> str:
     """What :attr:`KVCacheSpec.stored` is for a recipe's ``context.kv_cache_dtype``.
 
@@ -93,8 +98,7 @@ class KVCacheSpec:
     @property
     def row_bytes(self) -> int:
         """Bytes of one head's key or value of one token, as the cache holds it."""
-        scale = _SCALE_BYTES if self.kept_dtype == INT8 else 0
-        return self.head_dim * _BYTES[self.kept_dtype] + scale
+        return row_bytes(self.head_dim, self.kept_dtype)
 
     @property
     def plain(self) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm.tirx.script import builder as T
 
+from edgec.models.kv_cache import row_bytes
 from edgec.scheduling.kernels.vectors import Row, as_float, broadcast, ramp, vector
 
 if TYPE_CHECKING:
@@ -58,10 +59,7 @@ class CacheFormat:
     @property
     def row(self) -> int:
         """Numbers of a held key or value: what the runtime takes for the size of a head."""
-        extra = _SCALE_BYTES if self.stored == "int8" else 0
-        count, rest = divmod(
-            self.head_dim * ITEM_BYTES[self.stored] + extra, ITEM_BYTES[self.dtype]
-        )
+        count, rest = divmod(row_bytes(self.head_dim, self.stored), ITEM_BYTES[self.dtype])
         assert not rest, f"{self.head_dim} numbers of {self.stored} aren't whole {self.dtype}"
         return count
 
