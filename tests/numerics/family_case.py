@@ -11,6 +11,8 @@ from numerics.tiny_models import CHUNK, Built
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgec.runtime.engine import Engine
+
 # Float32 end to end: sums of a few hundred products in another order through two layers.
 FLOAT32 = 2e-5
 # Hidden states are rounded to float16 (2^-11) some ten times per layer.
@@ -90,6 +92,17 @@ def check_chunks_then_decoding(case: Case) -> None:
     case.expect(case.engine.prefill(0, tokens[:prompt]), reference[prompt - 1])
     for position in range(prompt, len(tokens)):
         case.expect(case.engine.decode(0, tokens[position]), reference[position])
+
+
+def check_halves(engine: Engine, tokens: list[int], logits: Any, limit: float) -> None:
+    """Half of a text as a prompt, then token by token: within ``limit`` of logits at all positions."""
+    engine.clear()
+    engine.add(0)
+    half = len(tokens) // 2
+    rows = {half - 1: engine.prefill(0, tokens[:half])}
+    rows |= {at: engine.decode(0, tokens[at]) for at in range(half, len(tokens))}
+    for at, row in rows.items():
+        assert np.abs(row - logits[at]).max() < limit
 
 
 def check_ragged_batches(case: Case) -> None:

@@ -12,7 +12,7 @@ import pytest
 from edgec.verification.rounding import rounding
 from edgec.verification.statistics import Comparison
 from edgec.verification.tolerance import ROUNDED_TIMES
-from numerics.family_case import FLOAT16, FLOAT32, Case, tokens_of
+from numerics.family_case import FLOAT16, FLOAT32, Case, check_halves, tokens_of
 from numerics.test_expert_families import stacked
 from numerics.tiny_models import CHUNK, SIZES, build, save_random_model
 
@@ -91,10 +91,4 @@ def test_it_is_as_far_from_no_rounding_as_torch_is(name: str, tmp_path: Path) ->
     artifact.update(plain, found, tokens)
     assert 0.5 < artifact.summary()["kl"] / torch.summary()["kl"] < 2
 
-    case.engine.clear()
-    case.engine.add(0)
-    half = len(tokens) // 2
-    rows = {half - 1: case.engine.prefill(0, tokens[:half])}
-    rows |= {at: case.engine.decode(0, tokens[at]) for at in range(half, len(tokens))}
-    for at, row in rows.items():
-        assert np.abs(row - plain[at]).max() < limit
+    check_halves(case.engine, tokens, plain, limit)

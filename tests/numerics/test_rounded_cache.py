@@ -14,7 +14,7 @@ from edgec.verification.rounded_cache import held
 from edgec.verification.rounding import ACTIVATIONS, ALL, CACHE
 from edgec.verification.statistics import Comparison
 from edgec.verification.tolerance import ROUNDED_TIMES
-from numerics.family_case import FLOAT16, FLOAT32, Case, tokens_of
+from numerics.family_case import FLOAT16, FLOAT32, Case, check_halves, tokens_of
 from numerics.tiny_models import CHUNK, SIZES, build, save_random_model
 
 if TYPE_CHECKING:
@@ -211,13 +211,7 @@ def test_a_library_loses_what_torch_does(name: str, tmp_path: Path) -> None:
         assert 0.5 < loss.summary()["kl"] / torch_loss.summary()["kl"] < 2
         assert np.abs(found - rounded).max() < np.abs(found - plain).max()
 
-    case.engine.clear()
-    case.engine.add(0)
-    half = len(tokens) // 2
-    rows = {half - 1: case.engine.prefill(0, tokens[:half])}
-    rows |= {at: case.engine.decode(0, tokens[at]) for at in range(half, len(tokens))}
-    for at, row in rows.items():
-        assert np.abs(row - plain[at]).max() < limit
+    check_halves(case.engine, tokens, plain, limit)
 
 
 @pytest.mark.nightly
