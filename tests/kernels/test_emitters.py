@@ -13,7 +13,7 @@ import pytest
 import tvm
 import tvm_ffi
 from emitted import ANDROID, ARM, BOTH, GPU, IOS, X86
-from tvm import tirx
+from tvm import relax, tirx
 from tvm.script import tirx as T  # noqa: N812
 
 from edgec.emitters import cuda, ios, machine_code
@@ -335,21 +335,61 @@ def _stores(function: tirx.PrimFunc) -> list[int]:
     return [int(store.indices[0]) for store in function.body.seq]
 
 
-def test_shapes_are_computed_in_the_order_of_their_slots() -> None:
-    @T.prim_func(s_tir=True)
-    def shape_func(heap: T.Buffer((4,), "int64")) -> None:
+def _shapes() -> tvm.IRModule:
+    """Callers of three functions, of which two compute the same, listed in another order."""
+
+    @T.prim_func(s_tir=True, private=True)
+    def other(heap: T.Buffer((4,), "int64")) -> None:
+        T.func_attr({"tirx.is_host_func": True})
+        heap[1] = heap[0] * T.int64(2)
+
+    @T.prim_func(s_tir=True, private=True)
+    def one(heap: T.Buffer((4,), "int64")) -> None:
         T.func_attr({"tirx.is_host_func": True})
         heap[3] = heap[0] * T.int64(3)
         heap[1] = heap[0] * T.int64(5)
         heap[2] = heap[0] + T.int64(7)
 
-    ordered = OrderShapeStores()(tvm.IRModule({"shape_func": shape_func}))["shape_func"]
-    assert _stores(shape_func) == [3, 1, 2]
+    @T.prim_func(s_tir=True, private=True)
+    def same(heap: T.Buffer((4,), "int64")) -> None:
+        T.func_attr({"tirx.is_host_func": True})
+        heap[1] = heap[0] * T.int64(5)
+        heap[3] = heap[0] * T.int64(3)
+        heap[2] = heap[0] + T.int64(7)
+
+    builder = relax.BlockBuilder()
+    for name, function in (("third", other), ("first", same), ("second", one)):
+        called = builder.add_func(function, "shape_func")
+        heap = relax.Var("heap", relax.TensorType((4,), "int64"))
+        with builder.function(name, [heap], {"relax.force_pure": True}):
+            builder.emit(relax.Call(called, [heap]))
+            builder.emit_func_output(relax.Tuple([]))
+    return builder.get()
+
+
+def _called(function: relax.Function) -> str:
+    (binding,) = function.body.blocks[0].bindings
+    return str(binding.value.op.name_hint)
+
+
+def test_shapes_are_computed_in_the_order_of_their_slots() -> None:
+    shapes = _shapes()
+    given, ordered = shapes["shape_func2"], OrderShapeStores()(shapes)["shape_func"]
+    assert _stores(given) == [3, 1, 2]
     assert _stores(ordered) == [1, 2, 3]
     assert [str(store.value) for store in ordered.body.seq] == [
-        str(shape_func.body.seq[index].value) for index in (1, 2, 0)
+        str(given.body.seq[index].value) for index in (1, 2, 0)
     ]
     assert ordered.attrs["tirx.is_host_func"]
+
+
+def test_equal_shapes_are_computed_by_one_function() -> None:
+    """Whether they were listed alike depends on addresses; the names must not."""
+    ordered = OrderShapeStores()(_shapes())
+    names = sorted(var.name_hint for var in ordered.get_global_vars())
+    assert names == ["first", "second", "shape_func", "shape_func1", "third"]
+    called = {name: _called(ordered[name]) for name in ("first", "second", "third")}
+    assert called == {"first": "shape_func", "second": "shape_func", "third": "shape_func1"}
 
 
 def test_shapes_that_depend_on_each_other_are_not_reordered() -> None:

@@ -266,8 +266,8 @@ def machine_passes() -> list[Any]:
         transform.ComputePrimValue(),
         ShareTensors(),
         transform.VMShapeLower(),
-        transform.AttachGlobalSymbol(),
         OrderShapeStores(),
+        transform.AttachGlobalSymbol(),
         AssumeNoAlias(),
     ]
 
