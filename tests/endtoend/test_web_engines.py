@@ -127,6 +127,7 @@ class TestDawn:
         ways = ("all_logits", "prefill", "chunked_prefill", "decode", "batch")
         assert {way: errors[way] < CLOSE for way in ways} == dict.fromkeys(ways, True), errors
 
+    @pytest.mark.nightly
     def test_functions_on_logits(self, dawn: Engine) -> None:
         logits = np.random.default_rng(1).normal(0, 4, (3, 4096)).astype(np.float32)
         assert "apply_penalty_inplace" in check_sampling(dawn, logits)
@@ -246,6 +247,7 @@ class TestWebLLM:
             webllm.complete(PROMPT, temperature=-1)
 
 
+@pytest.mark.nightly
 def test_a_text_goes_on_past_a_sliding_window(tmp_path: Path) -> None:
     """The prompt takes two chunks, and the window slides before the answer ends."""
     built = build(
