@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float16"])
+    parser.add_argument("--kv", choices=["auto", "float16", "int8"], default="auto")
     parser.add_argument("--contexts", nargs="*", type=int, default=[32, 512, 2048, 8192])
     parser.add_argument("--prompts", nargs="*", type=int, default=[128, 512, 2048])
     parser.add_argument("--bandwidth", type=float, default=31, help="GB/s of reading memory")
@@ -51,15 +52,16 @@ def main() -> None:
         "dtype case | edgec us least median | limit us, part of it | torch us, ratio to the median"
     )
     for dtype in options.dtypes:
-        kernels = build(dtype, options)
+        kernels, fmt = build(dtype, options)
         for context in options.contexts:
-            limit = 2e-3 * context * _KV_HEADS * _HEAD * _BYTES[dtype] / options.bandwidth
-            calls = decode(kernels["batch_decode_paged_kv_cpu"], dtype, context)
+            row = fmt.row * _BYTES[dtype]
+            limit = 2e-3 * context * _KV_HEADS * row / options.bandwidth
+            calls = decode(kernels["batch_decode_paged_kv_cpu"], fmt, context)
             report(f"{dtype} decode@{context}", calls, limit, options, _LAYERS)
         for tokens in options.prompts:
             work = 2e-3 * _HEADS * _HEAD * tokens * (tokens + 1)
             limit = work / (options.peak * options.threads)
-            calls = prefill(kernels["batch_prefill_ragged_kv"], dtype, tokens)
+            calls = prefill(kernels["batch_prefill_ragged_kv"], fmt, tokens)
             report(f"{dtype} prefill {tokens}", calls, limit, options, 1)
 
 
@@ -83,37 +85,43 @@ def report(
     )
 
 
-def build(dtype: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The kernels, by their names."""
+def build(dtype: str, options: argparse.Namespace) -> tuple[dict[str, Any], Any]:
+    """The kernels, by their names, and what lies where in the rows that they take."""
     from edgec.ir.load import load_tvm  # noqa: PLC0415
 
     load_tvm()
     import tvm  # noqa: PLC0415
 
+    from edgec.passes.assume_no_alias import AssumeNoAlias  # noqa: PLC0415
     from edgec.scheduling.kernels.cpu_attention import (  # noqa: PLC0415
         paged_decode,
         ragged_prefill,
     )
     from edgec.scheduling.kernels.cpu_attention_blocks import Attention  # noqa: PLC0415
 
-    shape = Attention(_HEADS, _KV_HEADS, _HEAD, dtype, options.vector_bits)
+    stored = dtype if options.kv == "auto" else options.kv
+    shape = Attention(_HEADS, _KV_HEADS, _HEAD, dtype, options.vector_bits, stored=stored)
     target = tvm.target.Target({"kind": "llvm", "mcpu": options.mcpu})
     kernels = {}
     for make in (paged_decode, ragged_prefill):
         function = make(shape)
         name = function.attrs["global_symbol"]
-        built = tvm.tirx.build(tvm.IRModule({name: function}), target)
+        # As libraries have it: it changes how the kernels use registers.
+        module = AssumeNoAlias()(tvm.IRModule({name: function}))
+        built = tvm.tirx.build(module, target)
         kernels[name] = tvm.runtime.Executable(built)[name]
-    return kernels
+    return kernels, shape.format
 
 
-def decode(kernel: Any, dtype: str, context: int) -> tuple[Callable[[], Any], ...]:
+def decode(kernel: Any, fmt: Any, context: int) -> tuple[Callable[[], Any], ...]:
     """One token in each of the layers: ours and PyTorch's."""
     import torch  # noqa: PLC0415
 
     count = -(-context // _PAGE)
-    layers = [_tensor((count, 2, _KV_HEADS, _PAGE, _HEAD), dtype) for _ in range(_LAYERS)]
-    q, out, lse = _tensor((1, _HEADS, _HEAD), dtype), *_results(1, dtype)
+    layers = [
+        _rows((count, 2, _KV_HEADS, _PAGE, _HEAD), fmt.stored, fmt.dtype) for _ in range(_LAYERS)
+    ]
+    q, out, lse = _queries(1, fmt), *_results(1, fmt)
     pages = [_indices([0, count]), _indices(range(count)), _indices([(context - 1) % _PAGE + 1])]
     rest = [_indices([0]), _indices([context - 1]), out, lse, 0, 1.0, 1e4, _HEAD**-0.5]
 
@@ -121,7 +129,7 @@ def decode(kernel: Any, dtype: str, context: int) -> tuple[Callable[[], Any], ..
         for layer in layers:
             kernel(q, layer, *pages, *rest)
 
-    kind = getattr(torch, dtype)
+    kind = getattr(torch, fmt.dtype)
     query = torch.randn(1, _HEADS, 1, _HEAD, dtype=kind)
     cache = [torch.randn(2, 1, _KV_HEADS, context, _HEAD, dtype=kind) for _ in range(_LAYERS)]
 
@@ -132,14 +140,14 @@ def decode(kernel: Any, dtype: str, context: int) -> tuple[Callable[[], Any], ..
     return ours, theirs
 
 
-def prefill(kernel: Any, dtype: str, tokens: int) -> tuple[Callable[[], Any], ...]:
+def prefill(kernel: Any, fmt: Any, tokens: int) -> tuple[Callable[[], Any], ...]:
     """A prompt in one layer: ours and PyTorch's."""
     import torch  # noqa: PLC0415
 
-    q, k, v = (_tensor((tokens, n, _HEAD), dtype) for n in (_HEADS, _KV_HEADS, _KV_HEADS))
-    starts, out = _indices([0, tokens]), _results(tokens, dtype)
+    k, v = (_rows((tokens, _KV_HEADS, _HEAD), fmt.stored, fmt.dtype) for _ in range(2))
+    q, starts, out = _queries(tokens, fmt), _indices([0, tokens]), _results(tokens, fmt)
     rest = [starts, _indices(range(tokens)), _indices([0]), *out, 1, 0, 1.0, 1e4, _HEAD**-0.5]
-    kind = getattr(torch, dtype)
+    kind = getattr(torch, fmt.dtype)
     query = torch.randn(1, _HEADS, tokens, _HEAD, dtype=kind)
     keys, values = torch.randn(2, 1, _KV_HEADS, tokens, _HEAD, dtype=kind)
     attend = torch.nn.functional.scaled_dot_product_attention
@@ -149,12 +157,29 @@ def prefill(kernel: Any, dtype: str, tokens: int) -> tuple[Callable[[], Any], ..
     )
 
 
-def _tensor(shape: tuple[int, ...], dtype: str) -> Any:
+def _rows(shape: tuple[int, ...], stored: str, dtype: str) -> Any:
+    """Keys or values as the cache holds them, in numbers of the model's type."""
     import numpy as np  # noqa: PLC0415
     import tvm  # noqa: PLC0415
 
     values = np.random.default_rng(0).standard_normal(shape, np.float32)
-    return tvm.runtime.tensor(values.astype(dtype))
+    if stored == "int8":
+        top = np.abs(values).max(axis=-1, keepdims=True) / np.float32(127)
+        codes = np.rint(values / top).astype(np.int8)
+        held = np.concatenate([codes, top.view(np.int8)], axis=-1)
+    else:
+        held = values.astype(stored)
+    return tvm.runtime.tensor(np.ascontiguousarray(held).view(dtype))
+
+
+def _queries(rows: int, fmt: Any) -> Any:
+    """Rotated queries, and beside them keys and values of nothing and no note."""
+    import numpy as np  # noqa: PLC0415
+    import tvm  # noqa: PLC0415
+
+    flat = np.zeros((rows, fmt.query_width), fmt.dtype)
+    flat[:, : fmt.queries] = np.random.default_rng(0).standard_normal((rows, fmt.queries))
+    return tvm.runtime.tensor(flat.reshape(rows, *fmt.sizes))
 
 
 def _indices(numbers: Any) -> Any:
@@ -164,8 +189,13 @@ def _indices(numbers: Any) -> Any:
     return tvm.runtime.tensor(np.array(list(numbers), np.int32))
 
 
-def _results(rows: int, dtype: str) -> tuple[Any, Any]:
-    return _tensor((rows, _HEADS, _HEAD), dtype), _tensor((rows, _HEADS), "float32")
+def _results(rows: int, fmt: Any) -> tuple[Any, Any]:
+    import tvm  # noqa: PLC0415
+
+    heads, row = fmt.sizes
+    sizes = [((rows, heads, row), fmt.dtype), ((rows, heads), "float32")]
+    out, lse = (tvm.runtime.empty(*size) for size in sizes)
+    return out, lse
 
 
 if __name__ == "__main__":

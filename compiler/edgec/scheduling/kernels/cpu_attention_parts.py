@@ -121,7 +121,7 @@ class Parts:
             T.buffer_store(self._totals, total, place)
         with T.serial(0, a.group) as g:
             for column in columns(a):
-                T.buffer_store(self._results, token.result[g, column], [kv_head, part, g, column])
+                T.buffer_store(self._results, token.result(g, column), [kv_head, part, g, column])
 
     def merge(self, out: Any, lse: Any, kv_head: Any) -> None:
         """Write each token's result and log-sum-exp of the heads that share a key-value head."""

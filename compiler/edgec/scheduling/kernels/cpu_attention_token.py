@@ -108,7 +108,10 @@ class Token:
         self.a = a
         self.lanes = lanes = Lanes.of(a)
         self.query = T.sblock_alloc_buffer((a.group, a.head_dim))
-        self.result = T.sblock_alloc_buffer((a.group, a.head_dim))
+        # Read from one side and written to the other, in turns. Were they the same places, LLVM would keep
+        # them in registers while keys pass, too, and there are too few: loops then run on the stack.
+        self._results = T.sblock_alloc_buffer((2, a.group, a.head_dim))
+        self._side = T.sblock_alloc_buffer((1,), "int32")
         self.top = Vectors(lanes.tiles, lanes.count)
         self.total = Vectors(lanes.tiles, lanes.count)
         self._most = Vectors(1, lanes.count)
@@ -134,11 +137,16 @@ class Token:
         for tile in range(self.lanes.tiles):
             self.top[tile] = broadcast(T.float32(NOTHING), self.lanes.count)
         self.total.clear()
+        T.buffer_store(self._side, T.int32(0), [0])
         with T.serial(0, a.group) as g:
             for lane in columns(a):
                 value = as_float(q[row, (first_head + g) * a.head_dim + lane], a.lanes)
                 T.buffer_store(into, value * factor, [g, lane])
-                T.buffer_store(self.result, broadcast(T.float32(0), a.lanes), [g, lane])
+                T.buffer_store(self._results, broadcast(T.float32(0), a.lanes), [0, g, lane])
+
+    def result(self, head: Any, column: Any) -> Any:
+        """What came of a head of the group, not yet divided by the sum of weights."""
+        return self._results[self._side[0], head, column]
 
     def attend(self, run: Run, keys: Keys) -> None:
         """Take in a run of keys."""
@@ -156,6 +164,7 @@ class Token:
                 self._soften(tile, count)
             for tile in range(self.lanes.tiles):
                 self._add_values(keys, run, start, count, tile)
+            T.buffer_store(self._side, T.int32(1) - self._side[0], [0])
 
     def _score(self, keys: Page, page: Any, low: Any, high: Any) -> None:
         """Scores of the selected page, number ``page`` of the block."""
@@ -224,7 +233,7 @@ class Token:
             for g, head in enumerate(heads):
                 scale = T.Bind(broadcast(self._scale[tile, g], a.lanes))
                 for c, column in enumerate(part):
-                    sums[g * len(part) + c] = self.result[head, column] * scale
+                    sums[g * len(part) + c] = self.result(head, column) * scale
             with T.serial(0, count) as page:
                 low, high = run.within(start + page)
                 ahead = T.Bind(start + page + PAGES) if left == 0 and tile == 0 else None
@@ -234,7 +243,8 @@ class Token:
                 keys.again(start + page, weigh)
             for g, head in enumerate(heads):
                 for c, column in enumerate(part):
-                    T.buffer_store(self.result, sums[g * len(part) + c], [head, column])
+                    place = [1 - self._side[0], head, column]
+                    T.buffer_store(self._results, sums[g * len(part) + c], place)
 
     def _weigh(
         self, to: _Weighed, number: Any, within: tuple[Any, Any], ahead: Any, page: Page
