@@ -21,8 +21,11 @@ pytestmark = [pytest.mark.slow, needs("clang"), needs("clang++")]
 TOKENS = [int(token) for token in np.random.default_rng(3).integers(1, 300, CHUNK)]
 # Half precision, in which a token may choose another expert where two are close: here it takes all.
 # And float32, with the kernels of browsers.
+# At night: the kernels are checked on every change, each alone and on more devices (test_gpu_experts).
 CASES = [
-    pytest.param("android-adreno", "q4f16_1", 4, 5e-3, marks=needs("qemu-aarch64")),
+    pytest.param(
+        *("android-adreno", "q4f16_1", 4, 5e-3), marks=[needs("qemu-aarch64"), pytest.mark.nightly]
+    ),
     pytest.param(
         "webgpu",
         "q4f32_1",

@@ -47,7 +47,9 @@ GEMMA3 = {
 }
 CASES = [
     pytest.param(
-        *("Gemma2Config", GEMMA2, "android-adreno", "q4f16_1", 8e-3), marks=needs("qemu-aarch64")
+        *("Gemma2Config", GEMMA2, "android-adreno", "q4f16_1", 8e-3),
+        # At night: the kernels are checked on every change, each alone (test_local_attention).
+        marks=[needs("qemu-aarch64"), pytest.mark.nightly],
     ),
     pytest.param(
         *("Gemma3TextConfig", GEMMA3, "webgpu", "q4f32_1", 2e-5),
