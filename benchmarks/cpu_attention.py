@@ -12,10 +12,16 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from machine import machine
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kernels.cache_rows import held, queries, room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,16 +58,16 @@ def main() -> None:
         "dtype case | edgec us least median | limit us, part of it | torch us, ratio to the median"
     )
     for dtype in options.dtypes:
-        kernels, fmt = build(dtype, options)
+        kernels, shape = build(dtype, options)
         for context in options.contexts:
-            row = fmt.row * _BYTES[dtype]
+            row = shape.format.row * _BYTES[dtype]
             limit = 2e-3 * context * _KV_HEADS * row / options.bandwidth
-            calls = decode(kernels["batch_decode_paged_kv_cpu"], fmt, context)
+            calls = decode(kernels["batch_decode_paged_kv_cpu"], shape, context)
             report(f"{dtype} decode@{context}", calls, limit, options, _LAYERS)
         for tokens in options.prompts:
             work = 2e-3 * _HEADS * _HEAD * tokens * (tokens + 1)
             limit = work / (options.peak * options.threads)
-            calls = prefill(kernels["batch_prefill_ragged_kv"], fmt, tokens)
+            calls = prefill(kernels["batch_prefill_ragged_kv"], shape, tokens)
             report(f"{dtype} prefill {tokens}", calls, limit, options, 1)
 
 
@@ -86,7 +92,7 @@ def report(
 
 
 def build(dtype: str, options: argparse.Namespace) -> tuple[dict[str, Any], Any]:
-    """The kernels, by their names, and what lies where in the rows that they take."""
+    """The kernels, by their names, and their parameters."""
     from edgec.ir.load import load_tvm  # noqa: PLC0415
 
     load_tvm()
@@ -110,18 +116,18 @@ def build(dtype: str, options: argparse.Namespace) -> tuple[dict[str, Any], Any]
         module = AssumeNoAlias()(tvm.IRModule({name: function}))
         built = tvm.tirx.build(module, target)
         kernels[name] = tvm.runtime.Executable(built)[name]
-    return kernels, shape.format
+    return kernels, shape
 
 
-def decode(kernel: Any, fmt: Any, context: int) -> tuple[Callable[[], Any], ...]:
+def decode(kernel: Any, shape: Any, context: int) -> tuple[Callable[[], Any], ...]:
     """One token in each of the layers: ours and PyTorch's."""
     import torch  # noqa: PLC0415
 
     count = -(-context // _PAGE)
-    layers = [
-        _rows((count, 2, _KV_HEADS, _PAGE, _HEAD), fmt.stored, fmt.dtype) for _ in range(_LAYERS)
-    ]
-    q, out, lse = _queries(1, fmt), *_results(1, fmt)
+    size = (count, 2, _KV_HEADS, _PAGE, _HEAD)
+    layers = [_tensor(held(shape, _normal(size))) for _ in range(_LAYERS)]
+    q = _tensor(queries(shape, _normal((1, _HEADS, _HEAD))))
+    out, lse = map(_tensor, room(shape, 1))
     pages = [_indices([0, count]), _indices(range(count)), _indices([(context - 1) % _PAGE + 1])]
     rest = [_indices([0]), _indices([context - 1]), out, lse, 0, 1.0, 1e4, _HEAD**-0.5]
 
@@ -129,7 +135,7 @@ def decode(kernel: Any, fmt: Any, context: int) -> tuple[Callable[[], Any], ...]
         for layer in layers:
             kernel(q, layer, *pages, *rest)
 
-    kind = getattr(torch, fmt.dtype)
+    kind = getattr(torch, shape.dtype)
     query = torch.randn(1, _HEADS, 1, _HEAD, dtype=kind)
     cache = [torch.randn(2, 1, _KV_HEADS, context, _HEAD, dtype=kind) for _ in range(_LAYERS)]
 
@@ -140,14 +146,15 @@ def decode(kernel: Any, fmt: Any, context: int) -> tuple[Callable[[], Any], ...]
     return ours, theirs
 
 
-def prefill(kernel: Any, fmt: Any, tokens: int) -> tuple[Callable[[], Any], ...]:
+def prefill(kernel: Any, shape: Any, tokens: int) -> tuple[Callable[[], Any], ...]:
     """A prompt in one layer: ours and PyTorch's."""
     import torch  # noqa: PLC0415
 
-    k, v = (_rows((tokens, _KV_HEADS, _HEAD), fmt.stored, fmt.dtype) for _ in range(2))
-    q, starts, out = _queries(tokens, fmt), _indices([0, tokens]), _results(tokens, fmt)
+    k, v = (_tensor(held(shape, _normal((tokens, _KV_HEADS, _HEAD)))) for _ in range(2))
+    q = _tensor(queries(shape, _normal((tokens, _HEADS, _HEAD))))
+    starts, out = _indices([0, tokens]), map(_tensor, room(shape, tokens))
     rest = [starts, _indices(range(tokens)), _indices([0]), *out, 1, 0, 1.0, 1e4, _HEAD**-0.5]
-    kind = getattr(torch, fmt.dtype)
+    kind = getattr(torch, shape.dtype)
     query = torch.randn(1, _HEADS, tokens, _HEAD, dtype=kind)
     keys, values = torch.randn(2, 1, _KV_HEADS, tokens, _HEAD, dtype=kind)
     attend = torch.nn.functional.scaled_dot_product_attention
@@ -157,45 +164,22 @@ def prefill(kernel: Any, fmt: Any, tokens: int) -> tuple[Callable[[], Any], ...]
     )
 
 
-def _rows(shape: tuple[int, ...], stored: str, dtype: str) -> Any:
-    """Keys or values as the cache holds them, in numbers of the model's type."""
+def _normal(size: tuple[int, ...]) -> Any:
     import numpy as np  # noqa: PLC0415
+
+    return np.random.default_rng(0).standard_normal(size, np.float32)
+
+
+def _tensor(array: Any) -> Any:
     import tvm  # noqa: PLC0415
 
-    values = np.random.default_rng(0).standard_normal(shape, np.float32)
-    if stored == "int8":
-        top = np.abs(values).max(axis=-1, keepdims=True) / np.float32(127)
-        codes = np.rint(values / top).astype(np.int8)
-        held = np.concatenate([codes, top.view(np.int8)], axis=-1)
-    else:
-        held = values.astype(stored)
-    return tvm.runtime.tensor(np.ascontiguousarray(held).view(dtype))
-
-
-def _queries(rows: int, fmt: Any) -> Any:
-    """Rotated queries, and beside them keys and values of nothing and no note."""
-    import numpy as np  # noqa: PLC0415
-    import tvm  # noqa: PLC0415
-
-    flat = np.zeros((rows, fmt.query_width), fmt.dtype)
-    flat[:, : fmt.queries] = np.random.default_rng(0).standard_normal((rows, fmt.queries))
-    return tvm.runtime.tensor(flat.reshape(rows, *fmt.sizes))
+    return tvm.runtime.tensor(array)
 
 
 def _indices(numbers: Any) -> Any:
     import numpy as np  # noqa: PLC0415
-    import tvm  # noqa: PLC0415
 
-    return tvm.runtime.tensor(np.array(list(numbers), np.int32))
-
-
-def _results(rows: int, fmt: Any) -> tuple[Any, Any]:
-    import tvm  # noqa: PLC0415
-
-    heads, row = fmt.sizes
-    sizes = [((rows, heads, row), fmt.dtype), ((rows, heads), "float32")]
-    out, lse = (tvm.runtime.empty(*size) for size in sizes)
-    return out, lse
+    return _tensor(np.array(list(numbers), np.int32))
 
 
 if __name__ == "__main__":
