@@ -8,6 +8,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Compiled Python goes into the environment too, so that the source tree stays as it was cloned.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
+# Where an environment forbids to keep it, every command would compile its modules again.
+export PYTHONDONTWRITEBYTECODE :=
 
 # pytest's workers: two hold the memory of two compilers and two torch processes. They take whole
 # files in the order of folders, which begins with the long ones.

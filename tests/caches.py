@@ -1,11 +1,14 @@
-"""Caches of tests: results of stages of their own, and the tools of the whole run."""
+"""Caches of tests: results of stages of their own or the whole run's, and the tools of the run."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 from edgec.cachefolder import TOOLS, cache_root
+from edgec.pipeline.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,3 +28,15 @@ def cache_in(folder: Path) -> Path:
     with contextlib.suppress(FileExistsError):
         (cache / TOOLS).symlink_to(tools.resolve(), target_is_directory=True)
     return cache
+
+
+def lent_cache_in(folder: Path) -> Path:
+    """The cache in a test's folder, with what other tests have put into that of the whole run.
+
+    For tests that ask what is left in a cache, and need one that isn't empty.
+    """
+    lent, store = Store(cache_root()), Store(cache_in(folder))
+    store.prepare()
+    # Results appear whole, by a rename, and aren't written to afterwards.
+    shutil.copytree(lent.stages, store.stages, copy_function=os.link, dirs_exist_ok=True)
+    return store.root

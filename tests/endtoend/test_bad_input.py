@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from caches import lent_cache_in
 from edgec import resources
 from edgec.cli.main import run
+from edgec.target import load_target
+from endtoend.command import edgec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
+
+# This machine's own, for which other tests build the model, too.
+TARGET = load_target("host").name
 
 
 @dataclass
@@ -112,7 +118,7 @@ def _output_is_a_file(place: Place) -> None:
 
 
 def _output_is_foreign(place: Place) -> None:
-    folder = place.out / "tinypy" / "x86-64-v3"
+    folder = place.out / "tinypy" / TARGET
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("mine")
     place.options += ["--no-verify"]
@@ -248,7 +254,7 @@ CASES: dict[str, tuple[Callable[[Place], object], int, list[str]]] = {
         ["edgec-tests/nothing", "HF_HUB_OFFLINE"],
     ),
     "output is a file": (_output_is_a_file, 2, ["out", "file"]),
-    "output holds other files": (_output_is_foreign, 1, ["x86-64-v3", "--out"]),
+    "output holds other files": (_output_is_foreign, 1, [TARGET, "--out"]),
     "cache holds other files": (_cache_is_foreign, 6, ["cache", "EDGEC_CACHE"]),
     "cache is a file": (lambda p: p.cache.write_text(""), 6, ["cache", "EDGEC_CACHE"]),
     "time limit": (
@@ -277,17 +283,9 @@ CASES: dict[str, tuple[Callable[[Place], object], int, list[str]]] = {
 @pytest.fixture(scope="session")
 def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the undamaged model's stages, so that late failures are reached quickly."""
-    cache = tmp_path_factory.mktemp("warm") / "cache"
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "edgec", "build", "tinypy", "-t", "x86-64-v3"),
-            *("--out", str(cache.parent / "out")),
-        ],
-        env={**os.environ, "EDGEC_CACHE": str(cache)},
-        check=True,
-        capture_output=True,
-    )
-    return cache
+    folder = tmp_path_factory.mktemp("warm")
+    edgec(folder, "build", "tinypy", "-t", TARGET)
+    return lent_cache_in(folder)
 
 
 LATE = {"memory budget", "size budget", "quality gate", "output holds other files"}
@@ -309,7 +307,7 @@ def test_bad_input(
     shutil.copytree(shipped / "tinypy", place.model)
     if name in LATE:
         shutil.copytree(request.getfixturevalue("warm_cache"), place.cache)
-    place.options = ["-t", "x86-64-v3", "--out", str(place.out)]
+    place.options = ["-t", TARGET, "--out", str(place.out)]
     damage(place)
     if place.options.count("-t") > 1:
         place.options = place.options[2:]
@@ -347,7 +345,7 @@ def test_a_disk_that_takes_nothing(
     disk.mkdir()
     script = (
         f"mount -t tmpfs -o {options} none {disk} || exit 99; "
-        f"{sys.executable} -m edgec build tinypy -t x86-64-v3 --no-verify --out {disk}/out; "
+        f"{sys.executable} -m edgec build tinypy -t {TARGET} --no-verify --out {disk}/out; "
         f"code=$?; ls -A {disk}; exit $code"
     )
     done = subprocess.run(

@@ -106,13 +106,11 @@ Built: TypeAlias = Callable[[Case], Artifact]
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the small model and its recipe; its cache is this process's, too."""
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small model and its recipe."""
     folder = tmp_path_factory.mktemp("work")
     write_small_model(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEC_CACHE", str(cache_in(folder)))
-        yield folder
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -162,21 +160,18 @@ def test_it_is_built_and_verified(case: Case, built: Built) -> None:
 
 
 @each(AGAIN)
-def test_verify_needs_the_artifact_alone(
-    case: Case, built: Built, work: Path, tmp_path: Path
-) -> None:
+def test_verify_needs_the_artifact_alone(case: Case, built: Built, tmp_path: Path) -> None:
     """Not the recipe, not what the build left in the cache, not torch."""
     copy = tmp_path / "copy"
     shutil.copytree(built(case).folder, copy)
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "tools").symlink_to(work / "cache" / "tools")
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "torch.py").write_text("raise ImportError('torch is hidden')\n")
     path = os.pathsep.join(
         [str(tmp_path / "hidden"), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     options = ["--no-kernels"] if case.target in COMPILED_ONCE else []
-    verified = json.loads(edgec(tmp_path, "verify", str(copy), "--json", *options, PYTHONPATH=path))
+    elsewhere = {"PYTHONPATH": path, "EDGEC_CACHE": str(cache_in(tmp_path))}
+    verified = json.loads(edgec(tmp_path, "verify", str(copy), "--json", *options, **elsewhere))
     assert verified["target"] == case.target
     # The golden outputs are what the same code computed on the same stand-in, in one of several ways; where
     # activations are rounded, the ways differ by as much as one of them from the reference.

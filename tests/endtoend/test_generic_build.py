@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from command import edgec
 
 from caches import cache_in
 from edgec.artifacts.artifact import open_artifact
+from edgec.cachefolder import cache_root
 from edgec.pipeline.store import Store
 from generic_models import write_recipe
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def test_a_model_from_the_recipe_to_an_output(tmp_path: Path) -> None:
+def test_a_model_from_the_recipe_to_an_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEC_CACHE", str(cache_in(tmp_path)))
     recipe = write_recipe(tmp_path, "vit", targets=["host"], quality={"max_error": 0.9})
     killed = subprocess.Popen(
         [sys.executable, "-m", "edgec", "build", recipe.name],
-        env={**os.environ, "EDGEC_CACHE": str(cache_in(tmp_path))},
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -38,7 +40,7 @@ def test_a_model_from_the_recipe_to_an_output(tmp_path: Path) -> None:
         killed.wait(2.5)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    for entry in Store(cache_in(tmp_path)).entries():
+    for entry in Store(cache_root()).entries():
         assert not entry.problems(), entry
 
     place = (

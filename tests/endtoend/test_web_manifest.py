@@ -51,7 +51,7 @@ def edgec(folder: Path, *args: str) -> str:
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("manifest")
-    built = edgec(folder, "build", "tinypy", "-t", "webgpu-f32", "--no-verify", "--out", "out")
+    built = edgec(folder, "build", "tinypy", "-t", "webgpu", "--no-verify", "--out", "out")
     return open_artifact(folder / built.strip())
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from caches import cache_in
 from edgec import resources
 from edgec.artifacts.artifact import Artifact, open_artifact
 from edgec.artifacts.layout import GOLDEN
@@ -123,7 +122,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     folder = tmp_path_factory.mktemp("work")
     _compile(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEC_CACHE", str(cache_in(folder)))
         artifact = _build(folder, patch)
         yield Work(folder, artifact, _on_the_emulator(artifact))
 
