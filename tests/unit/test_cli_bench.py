@@ -42,7 +42,7 @@ def test_bench_prints_a_table(opened: Opened, folder: str) -> None:
         "latency per token, P50",
         "latency per token, P90",
     ]
-    assert "peak memory" in done.err
+    assert "KV cache 4.0 KiB in float32 for " in done.err
 
 
 def test_bench_in_json(opened: Opened, folder: str) -> None:
@@ -53,6 +53,7 @@ def test_bench_in_json(opened: Opened, folder: str) -> None:
     assert data["workload"] == {"prompt_tokens": 10, "generate_tokens": 5, "repeat": 5}
     assert data["decode_tokens_per_s"].keys() == {"min", "median", "max"}
     assert data["memory"]["kv_cache_bytes"] == 4096
+    assert data["memory"]["kv_cache_dtype"] == "float32"
     assert data["memory"]["peak_rss_bytes"] > 0
     assert (data["threads"], data["load_s"]) == (2, 0.5)
     assert data["machine"]["cpu"]

@@ -35,6 +35,11 @@ def _activations(manifest: Mapping[str, Any]) -> str:
     return find_scheme(str(manifest["quantization"]["scheme"])).dtype
 
 
+def kv_cache_dtype(manifest: Mapping[str, Any]) -> str:
+    """What an artifact holds keys and values as."""
+    return str(manifest["memory"].get("kv_cache_dtype") or _activations(manifest))
+
+
 def memory_text(memory: Mapping[str, Any], activations: str) -> str:
     """A memory plan: the total and its parts; the workspace may be unknown (None).
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.artifacts.locate import locate_artifact
+from edgec.cli.describe import kv_cache_dtype
 from edgec.cli.loading import artifact_argument, context_option, threads_option, title
 from edgec.cli.options import example, json_option, out_option
 from edgec.cli.output import format_bytes, format_seconds, print_json, say, stdout_table
@@ -121,11 +122,12 @@ def command(
         f"a decode step reads {format_bytes(traffic.step)}: {share} of the"
         f" {traffic.rate / 1e9:.0f} GB/s at which {done}"
     )
-    weights = format_bytes(session.artifact.manifest["memory"]["weights_bytes"])
+    manifest = session.artifact.manifest
+    weights = format_bytes(manifest["memory"]["weights_bytes"])
+    cache = f"{format_bytes(session.kv_cache_bytes)} in {kv_cache_dtype(manifest)}"
     say(
         f"loaded in {format_seconds(session.load_seconds)}, peak memory {format_bytes(peak)}"
-        f" (weights {weights}, KV cache {format_bytes(session.kv_cache_bytes)}"
-        f" for {session.context} tokens)"
+        f" (weights {weights}, KV cache {cache} for {session.context} tokens)"
     )
     for found in profiles:
         show_profile(found, traffic.rate)
@@ -193,6 +195,7 @@ def _json(
             "peak_rss_bytes": peak,
             "weights_bytes": manifest["memory"]["weights_bytes"],
             "kv_cache_bytes": session.kv_cache_bytes,
+            "kv_cache_dtype": kv_cache_dtype(manifest),
         },
         **({"profile": {p.name: p.to_json(traffic.rate) for p in profiles}} if profiles else {}),
     }
