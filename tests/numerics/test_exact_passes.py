@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 PAGE = 16
-PART = 512
+PART = 256
 """Tokens of the context that attention of one token sums up by itself."""
 LONGEST = PART + 3 * EXACT_ROWS
 PASSES = (2, 3, 4, 5, 8, 9, EXACT_ROWS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -65,6 +66,15 @@ class Attention(Heads):
             lanes //= 2
         return lanes
 
+    @property
+    def together(self) -> int:
+        """Key-value heads of a task where a token attends to pages; divides their number.
+
+        Those of a page lie one after another, and runs of memory are read the faster the longer they
+        are. With half of the heads two threads have work however short a context is.
+        """
+        return self.kv_heads // 2 if self.kv_heads % 2 == 0 else 1
+
 
 class Page(Protocol):
     """Keys and values of one sequence and head: a page, or as many rows."""
@@ -76,14 +86,28 @@ class Page(Protocol):
         """Ask for a key or value, of this block or of another one."""
 
 
+class Pages(Protocol):
+    """Keys and values of one sequence and some heads: a page of each."""
+
+    def of(self, head: Any) -> Page:
+        """Those of one of the heads, counted from 0."""
+
+
+class KeysTogether(Protocol):
+    """All of a sequence and some heads, a block at a time."""
+
+    def at(self, block: Any, use: Callable[[Pages], None]) -> None:
+        """Make a block known to ``use``."""
+
+    def again(self, block: Any, use: Callable[[Pages], None]) -> None:
+        """Make one of the latest blocks known once more."""
+
+
 class Keys(Protocol):
     """All of a sequence and head, a block at a time."""
 
     def at(self, block: Any, use: Callable[[Page], None]) -> None:
         """Make a block known to ``use``."""
-
-    def again(self, block: Any, use: Callable[[Page], None]) -> None:
-        """Make one of the latest blocks known once more."""
 
 
 class Views:
@@ -106,7 +130,7 @@ class Paged:
         a: the attention.
         arguments: of the kernel, those that describe pages.
         sequence: whose pages they are.
-        kv_head: the head.
+        kv_head: the head, or the first one; see :meth:`of`.
     """
 
     def __init__(self, a: Attention, arguments: Any, sequence: Any, kv_head: Any) -> None:
@@ -118,19 +142,25 @@ class Paged:
         self._kv_head = kv_head
         self._page: Any = None
 
-    def at(self, block: Any, use: Callable[[Page], None]) -> None:
+    def at(self, block: Any, use: Callable[[Paged], None]) -> None:
         """Read a block."""
         self._page = T.Bind(self._values[self._first + block])
         use(self)
 
     again = at
 
+    def of(self, head: Any) -> Paged:
+        """Those of a head that comes so many after this one."""
+        other = copy.copy(self)
+        other._kv_head = T.Bind(self._kv_head + head)  # noqa: SLF001 - it is one of these
+        return other
+
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""
         return loaded(self._a, self._pages, (self._page, which, self._kv_head, key, 0), lane)
 
     def copy(self, block: Any, which: int, key: Any, to: Any, place: Any) -> None:
-        """Copy a key or value as it is held."""
+        """Copy a key or value of a block as it is held."""
         page = self._values[self._first + block]
         self._a.format.copy(to, place, self._pages, (page, which, self._kv_head, key, 0))
 
@@ -166,8 +196,6 @@ class Ragged:
         """Read a block."""
         self._row = T.Bind(self._first + block * BLOCK)
         use(self)
-
-    again = at
 
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A vector of key (``which`` 0) or value (1) number ``key`` of the block."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         PagedPrefillArguments,
         RaggedPrefillArguments,
     )
-    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Page, Views
+    from edgec.scheduling.kernels.cpu_attention_blocks import Attention, Pages, Views
     from edgec.scheduling.kernels.cpu_attention_tile import Rows
     from edgec.scheduling.kernels.cpu_attention_token import Token
 
@@ -137,7 +137,7 @@ class Left:
 
 
 class _Together:
-    """Keys and values of a sequence and head, first those in pages, then those of new tokens.
+    """Keys and values of a sequence and some heads, first those in pages, then those of new tokens.
 
     Pages are copied to where both come to lie in them. That costs little beside what follows, and so the
     steps that follow stand in the kernel once.
@@ -148,7 +148,7 @@ class _Together:
         length: how many those are.
         q: with the rows of new tokens, from ``first`` on.
         first: see there.
-        kv_head: the head.
+        kv_head: the first of the heads.
         seen: after the last key that is looked at.
     """
 
@@ -157,38 +157,43 @@ class _Together:
     ) -> None:
         self._a, self._paged, self._length = a, paged, length
         self._q, self._first, self._kv_head, self._seen = q, first, kv_head, seen
-        self._rows = T.sblock_alloc_buffer((PAGES, 2, BLOCK, a.format.row), a.dtype)
+        self._rows = T.sblock_alloc_buffer((PAGES, 2, a.together, BLOCK, a.format.row), a.dtype)
 
-    def at(self, block: Any, use: Callable[[Page], None]) -> None:
+    def at(self, block: Any, use: Callable[[Pages], None]) -> None:
         """Read a block for the first time."""
         fmt, length = self._a.format, self._length
-        slot = T.Bind(block % PAGES)
-        with T.serial(0, T.min(self._seen - block * BLOCK, BLOCK)) as within:
+        slot, keys = T.Bind(block % PAGES), T.min(self._seen - block * BLOCK, BLOCK)
+        with T.serial(0, self._a.together) as head, T.serial(0, keys) as within:
             key = T.Bind(block * BLOCK + within)
             for which in (0, 1):
-                place = (slot, which, within, 0)
+                place = (slot, which, head, within, 0)
                 with T.If(key < length):
                     with T.Then():
-                        self._paged.copy(block, which, within, self._rows, place)
+                        self._paged.of(head).copy(block, which, within, self._rows, place)
                     with T.Else():
-                        own = (self._first + key - length, fmt.own(which, self._kv_head))
+                        own = (self._first + key - length, fmt.own(which, self._kv_head + head))
                         fmt.copy(self._rows, place, self._q, own)
-        use(_Filled(self._a, self._rows, slot))
+        use(_Filled(self._a, self._rows, (slot,)))
 
-    def again(self, block: Any, use: Callable[[Page], None]) -> None:
+    def again(self, block: Any, use: Callable[[Pages], None]) -> None:
         """Read one of the last blocks once more."""
-        use(_Filled(self._a, self._rows, T.Bind(block % PAGES)))
+        use(_Filled(self._a, self._rows, (T.Bind(block % PAGES),)))
 
 
 class _Filled:
-    """A page that was put together."""
+    """Pages that were put together; ``place`` is their slot, and of one of them also its head."""
 
-    def __init__(self, a: Attention, rows: Any, slot: Any) -> None:
-        self._a, self._rows, self._slot = a, rows, slot
+    def __init__(self, a: Attention, rows: Any, place: tuple[Any, ...]) -> None:
+        self._a, self._rows, self._place = a, rows, place
+
+    def of(self, head: Any) -> _Filled:
+        """The page of one of the heads."""
+        return _Filled(self._a, self._rows, (*self._place, head))
 
     def load(self, which: int, key: Any, lane: Any) -> Any:
         """A float32 vector of key (``which`` 0) or value (1) number ``key`` of the block."""
-        return loaded(self._a, self._rows, (self._slot, which, key, 0), lane)
+        slot, head = self._place
+        return loaded(self._a, self._rows, (slot, which, head, key, 0), lane)
 
     def prefetch(self, which: int, key: Any, block: Any = None) -> None:
         """Nothing: it was just written."""

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from edgec.scheduling.kernels.cpu_attention_blocks import Attention
 
-PART = 32
-"""Pages of a part: its keys and values are some 100 KiB, many times what merging its result costs."""
+PART = 16
+"""Pages of a part: keys and values of its heads are many times what merging its result costs."""
 _MERGED_ALONE = 8
 """Parts of contexts from which merging them pays for waking threads."""
 
@@ -85,13 +85,17 @@ class Parts:
 
     @contextlib.contextmanager
     def each(self) -> Iterator[tuple[Any, Any, tuple[Any, Any], Token]]:
-        """Loop over parts and key-value heads, in parallel: token, head, pages, and what comes of them.
+        """Loop over parts and sets of key-value heads, in parallel.
 
         Heads come first, so that threads have an even share whatever the contexts' lengths.
+
+        Yields:
+            The token, the first of the heads, the pages, and what comes of them.
         """
-        with T.parallel(0, self._a.kv_heads * self.count) as task, T.sblock("task"):
+        a = self._a
+        with T.parallel(0, a.kv_heads // a.together * self.count) as task, T.sblock("task"):
             without_regions()
-            kv_head, part = T.Bind(task // self.count), T.Bind(task % self.count)
+            kv_head, part = T.Bind(task // self.count * a.together), T.Bind(task % self.count)
             row, first, end = self.find(part)
             token = Token(self._a)
             yield row, kv_head, (first, end), token
@@ -114,14 +118,18 @@ class Parts:
     def keep(self, token: Token, kv_head: Any, part: Any) -> None:
         """Note what came of a part."""
         a, lanes = self._a, token.lanes
-        for tile in range(lanes.tiles):
-            place = [kv_head, part, tile, ramp(0, 1, lanes.count)]
-            T.buffer_store(self._tops, token.top[tile], place)
-            total = lanes.over_keys(T.Bind(token.total[tile]), lambda left, right: left + right)
-            T.buffer_store(self._totals, total, place)
-        with T.serial(0, a.group) as g:
-            for column in columns(a):
-                T.buffer_store(self._results, token.result(g, column), [kv_head, part, g, column])
+        every = ramp(0, 1, lanes.count)
+        with T.serial(0, a.together) as head:
+            for tile in range(lanes.tiles):
+                place = [kv_head + head, part, tile, every]
+                T.buffer_store(self._tops, token.top[head, tile, every], place)
+                total = T.Bind(token.total[head, tile, every])
+                total = lanes.over_keys(total, lambda left, right: left + right)
+                T.buffer_store(self._totals, total, place)
+            with T.serial(0, a.group) as g:
+                for column in columns(a):
+                    result = token.result[head * a.group + g, column]
+                    T.buffer_store(self._results, result, [kv_head + head, part, g, column])
 
     def merge(self, out: Any, lse: Any, kv_head: Any) -> None:
         """Write each token's result and log-sum-exp of the heads that share a key-value head."""

@@ -61,18 +61,18 @@ class Turns:
                 T.buffer_store(self._sine, turned[1], [step, low])
 
     def query(self, token: Token, distance: Any) -> None:
-        """Rotate the group's queries by their distance from a page's first key."""
+        """Rotate all queries by their distance from a page's first key."""
         self._angles(token, distance)
-        with T.serial(0, self._a.group) as g:
+        with T.serial(0, token.rows) as g:
             for low, high in self._pairs():
                 x, y = token.source[g, low], token.source[g, high]
                 turned = _turned(x, y, token.sine[low], token.cosine[low])
                 T.buffer_store(token.query, turned[0], [g, low])
                 T.buffer_store(token.query, turned[1], [g, high])
 
-    def page(self, token: Token, keys: Page, first: Any, end: Any) -> TurnedKeys:
-        """Rotate queries back by one page, and the keys ``first`` to ``end`` (exclusive) of the next one."""
-        with T.serial(0, self._a.group) as g:
+    def page(self, token: Token, keys: Page, head: Any, first: Any, end: Any) -> TurnedKeys:
+        """Rotate a head's queries back by one page, and the keys ``first`` to ``end`` (exclusive) of the next one."""
+        with T.serial(head * self._a.group, (head + 1) * self._a.group) as g:
             for low, high in self._pairs():
                 x, y = T.Bind(token.query[g, low]), T.Bind(token.query[g, high])
                 sine, cosine = self._at(BLOCK, low)
