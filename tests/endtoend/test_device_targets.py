@@ -84,8 +84,9 @@ CASES = [
 ]
 # What is the same for a target beside them: Adreno's kernels, and Arm code for machines with Linux.
 NIGHTLY = {"android-mali", "android-cpu", "android-cpu-i8mm", "linux-arm64-i8mm"}
-# Stand-ins that the command runs as the build does; it runs Adreno's, Apple's and browsers' on every change.
-AGAIN = NIGHTLY | {"jetson-orin", "linux-arm64"}
+# Stand-ins that the command runs as the build does; it runs Apple's and browsers' on every change, and Adreno's
+# where devices' libraries are tested.
+AGAIN = NIGHTLY | {"android-adreno", "jetson-orin", "linux-arm64"}
 
 
 def each(nightly: set[str]) -> pytest.MarkDecorator:

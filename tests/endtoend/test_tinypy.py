@@ -183,6 +183,7 @@ def test_the_manifest_says_what_the_library_needs(built: Path) -> None:
     assert manifest["toolchain"]["distributions"]["apache-tvm"]["version"] == "0.27.0.post1"
 
 
+@pytest.mark.nightly
 def test_another_target_reuses_the_quantized_weights(built: Path) -> None:
     lines = edgec(
         built, "build", "tinypy", "-t", "x86-64-v3", "--out", "v3", "--no-verify", "--json"

@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -206,7 +206,17 @@ def _edit(name: str, kind: str) -> Edit | None:
     return edit.get(kind) if isinstance(edit, dict) else edit
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+# Metal's text has the same kernels and barriers; CUDA's is executed on every change elsewhere.
+NIGHTLY = {"cuda"}
+
+
+def of_kind(kind: str, *arguments: str) -> Any:
+    """A case with kernels of a kind."""
+    marks = [pytest.mark.nightly] if kind in NIGHTLY else []
+    return pytest.param(*arguments, kind, marks=marks, id="-".join((*arguments, kind)))
+
+
+@pytest.mark.parametrize("kind", [of_kind(kind) for kind in TARGETS])
 def test_the_kernels_are_right(kind: str, cases: Cases) -> None:
     found = cases(kind).check()
     ran = found["checked"].keys() | found["unchecked"].keys()
@@ -216,7 +226,12 @@ def test_the_kernels_are_right(kind: str, cases: Cases) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, kind) for name in MUTATIONS for kind in TARGETS if _edit(name, kind) is not None],
+    [
+        of_kind(kind, name)
+        for name in MUTATIONS
+        for kind in TARGETS
+        if _edit(name, kind) is not None
+    ],
 )
 def test_a_broken_kernel_is_named(name: str, kind: str, cases: Cases, tmp_path: Path) -> None:
     case, edit, mutation = cases(kind), _edit(name, kind), MUTATIONS[name]
@@ -234,6 +249,7 @@ def test_a_broken_kernel_is_named(name: str, kind: str, cases: Cases, tmp_path: 
     assert str(caught.value).startswith(f"{named}: ")
 
 
+@pytest.mark.nightly
 def test_text_beside_machine_code_has_to_be_its_own(cases: Cases, tmp_path: Path) -> None:
     """The emulator executes ``kernels.cuda``; a record ties that to what ships."""
     case = cases("cuda")

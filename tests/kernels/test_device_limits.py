@@ -99,7 +99,15 @@ def test_the_largest_buffer_is_named() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["android-adreno", "ios-metal", "cuda"])
-@pytest.mark.parametrize(("head_dim", "group"), [(64, 1), (96, 3), (128, 4), (128, 8)])
+@pytest.mark.parametrize(
+    ("head_dim", "group"),
+    [
+        pytest.param(64, 1, marks=pytest.mark.nightly),
+        (96, 3),
+        pytest.param(128, 4, marks=pytest.mark.nightly),
+        (128, 8),
+    ],
+)
 def test_attention_fits_every_device(target: Any, head_dim: Any, group: Any) -> None:
     profile = load_target(target)
     tvm_target = tvm.target.Target(dict(profile.tvm))

@@ -125,7 +125,17 @@ def family_cases() -> list[FamilyCase]:
     ]
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+# What is new in these is in others, too.
+NIGHTLY = {"mixtral", "qwen3_moe, q4f16_1"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.nightly] if name in NIGHTLY else [])
+        for name in MODELS
+    ],
+)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder, stages = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
     return built_model(request.param, folder, stages)
