@@ -24,6 +24,8 @@ BLOCK = PAGE_SIZE
 """Keys of a page."""
 _LINE = 64
 """Bytes of a cache line."""
+_RUN = 16 * 1024
+"""Bytes: longer runs of memory aren't read any faster."""
 _NEAR = 2
 """The locality of a prefetch: into the L2 cache."""
 
@@ -70,10 +72,13 @@ class Attention(Heads):
     def together(self) -> int:
         """Key-value heads of a task where a token attends to pages; divides their number.
 
-        Those of a page lie one after another, and runs of memory are read the faster the longer they
-        are. With half of the heads two threads have work however short a context is.
+        Those of a page lie one after another, and memory is read the faster the longer its runs are, up
+        to some length. With no more than half of the heads two threads have work however short a context
+        is.
         """
-        return self.kv_heads // 2 if self.kv_heads % 2 == 0 else 1
+        head = BLOCK * self.format.row * ITEM_BYTES[self.dtype]
+        most = max(1, min(self.kv_heads // 2, _RUN // head))
+        return next(count for count in range(most, 0, -1) if self.kv_heads % count == 0)
 
 
 class Page(Protocol):
