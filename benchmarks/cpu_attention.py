@@ -10,13 +10,13 @@ so that they come from memory. All run in turns; printed are the least and the m
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgec.runtime.threads import set_threads
 from machine import machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--vector-bits", type=int, default=512)
     parser.add_argument("--mcpu", default="x86-64-v4")
     options = parser.parse_args()
-    # Before TVM is loaded.
-    os.environ["TVM_NUM_THREADS"] = str(options.threads)
+    # Before TVM is loaded, and as sessions have it: bound to processors, two threads may share one.
+    set_threads(options.threads)
     import torch  # noqa: PLC0415
 
     torch.set_num_threads(options.threads)
