@@ -10,6 +10,7 @@ so that they come from memory. All run in turns; printed are the least and the m
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -48,7 +49,9 @@ def main() -> None:
     parser.add_argument("--vector-bits", type=int, default=512)
     parser.add_argument("--mcpu", default="x86-64-v4")
     options = parser.parse_args()
-    # Before TVM is loaded, and as sessions have it: bound to processors, two threads may share one.
+    # Before they are loaded. PyTorch's threads would wait actively while ours work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # As sessions have it: bound to processors, two threads may share one.
     set_threads(options.threads)
     import torch  # noqa: PLC0415
 
