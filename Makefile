@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # pytest's workers. They take whole files in the order of folders, which begins with the long ones. Each holds
 # the memory of a compiler and a torch process; where there is enough for a third one, it works while others
 # wait for browsers and files.
-WORKERS ?= $(shell awk '/^MemTotal:/ {print ($$2 > 15e6) ? 3 : 2; found = 1} END {if (!found) print 2}' /proc/meminfo 2>/dev/null || echo 2)
+WORKERS ?= $(shell awk '/^MemTotal:/ {print(($$2 > 15e6) ? 3 : 2)}' /proc/meminfo 2>/dev/null || echo 2)
 
 .PHONY: demo test test-all lint format schemas clean
 

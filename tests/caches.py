@@ -38,5 +38,12 @@ def lent_cache_in(folder: Path) -> Path:
     lent, store = Store(cache_root()), Store(cache_in(folder))
     store.prepare()
     # Results appear whole, by a rename, and aren't written to afterwards.
-    shutil.copytree(lent.stages, store.stages, copy_function=os.link, dirs_exist_ok=True)
+    shutil.copytree(lent.stages, store.stages, copy_function=_link, dirs_exist_ok=True)
     return store.root
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another file system
+        shutil.copy2(source, target)

@@ -70,7 +70,7 @@ def test_killed_builds(tmp_path: Path) -> None:
             shutil.rmtree(cache, ignore_errors=True)
     assert killed == KILLS
 
-    subprocess.run(_command(out), env=environment, check=True, capture_output=True)
+    assert "stage-started" in _events(out, environment)
 
     (artifact,) = _artifacts(out)
     open_artifact(artifact).check_files()
@@ -86,12 +86,16 @@ def test_killed_builds(tmp_path: Path) -> None:
     assert not left
     assert not _workers(cache), "a worker outlived its build"
 
-    again = subprocess.run(
-        [*_command(out), "--json"], env=environment, check=True, capture_output=True, text=True
-    )
-    events = [json.loads(line)["event"] for line in again.stdout.splitlines()]
-    assert events
-    assert "stage-started" not in events
+    again = _events(out, environment)
+    assert again
+    assert "stage-started" not in again
+
+
+def _events(out: Path, environment: dict[str, str]) -> list[str]:
+    """Build, and say what happened."""
+    command = [*_command(out), "--json"]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return [json.loads(line)["event"] for line in done.stdout.splitlines()]
 
 
 def _workers(cache: Path) -> list[str]:

@@ -148,7 +148,7 @@ class Token:
             with T.serial(0, count) as page:
                 low, high = run.within(start + page)
 
-                def score(pages: Pages, page: Any = page, low: Any = low, high: Any = high) -> None:
+                def score(pages: Pages) -> None:
                     with every() as head:
                         found = run.turned(self, pages.of(head), head, low, high)
                         self._score(found, head, page, low, high)
@@ -158,15 +158,10 @@ class Token:
                 for tile in range(self.lanes.tiles):
                     self._soften(head, tile, count)
             with T.serial(0, count) as page:
-                low, high = run.within(start + page)
+                within = run.within(start + page)
                 ahead = T.Bind(start + page + PAGES)
 
-                def weigh(
-                    pages: Pages,
-                    page: Any = page,
-                    within: tuple[Any, Any] = (low, high),
-                    ahead: Any = ahead,
-                ) -> None:
+                def weigh(pages: Pages) -> None:
                     with every() as head:
                         self._weigh(pages.of(head), head, page, within, ahead)
 
