@@ -20,7 +20,6 @@ every round.
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -34,7 +33,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import starts
 import steps
 from figures import (
-    GB,
     MB,
     Result,
     Test,
@@ -47,11 +45,11 @@ from figures import (
     start_table,
 )
 from options import MODELS, choose, parse, phases, room
-from peers import SIDES, Entry, Models, entries, model_digest
-from race import EngineError, Process, Racer, held, prompt
+from peers import Entry, Models, entries, model_digest
+from probes import of_memory, probe_lines, start_probes
+from race import Process, Racer, held, prompt
 
 from machine import machine
-from spreads import spread_text
 
 if TYPE_CHECKING:
     import argparse
@@ -142,30 +140,6 @@ def prepare(
     return result, None
 
 
-def probes(cache: Path) -> dict[str, Process]:
-    """Processes that measure how fast memory is read, by the kind of pages."""
-    compiler = os.environ.get("CC", "cc")
-
-    def build(place: Path) -> None:
-        words = [compiler, "-O3", "-march=native", "-shared", "-fPIC"]
-        steps.run([*words, "-o", str(place), str(SIDES / "read.c")], cache / "read.log")
-
-    started: dict[str, Process] = {}
-    try:
-        library = steps.make(cache / "read.so", "compiling the memory's reader", build)
-        for name, huge in (("huge pages", True), ("4 KiB pages", False)):
-            command = [sys.executable, str(SIDES / "memory_side.py")]
-            process = Process(command, {}, cache / "memory.log")
-            started[name] = process
-            process.ask("open", spawned=process.spawned, model=str(library), huge=huge)
-    except (steps.StepError, EngineError) as error:
-        print(f"  the memory's limit isn't measured: {error}", file=sys.stderr, flush=True)
-        for process in started.values():
-            process.close()
-        return {}
-    return started
-
-
 def fits(result: Result, model: Path) -> bool:
     """Whether there is memory for an engine; brings its files into the page cache."""
     files = [model] if model.is_file() else [f for f in model.rglob("*") if f.is_file()]
@@ -231,9 +205,9 @@ def compare(
     tests: list[list[Test]],
     options: argparse.Namespace,
 ) -> dict[str, list[float]]:
-    """All turns of all engines; the bytes per second that memory gave, by the kind of pages."""
+    """All turns of all engines; what the machine gave by itself, by the probe's name."""
     vocabulary = models.config["vocab_size"]
-    limits = probes(options.cache)
+    limits = start_probes(options.cache)
     rates: dict[str, list[float]] = {name: [] for name in limits}
     racers: list[Racer] = []
     try:
@@ -259,7 +233,7 @@ def race(
     vocabulary: int,
     options: argparse.Namespace,
 ) -> None:
-    """All turns of all engines. Each adds to ``rates`` the bytes per second, by the kind of pages."""
+    """All turns of all engines. Each adds to ``rates`` what the machine gave, by the probe's name."""
     for number, phase in enumerate(phases):
         for turn in range(options.rounds):
             with held(options.lock):
@@ -296,18 +270,13 @@ def report(
     results: list[Result], tests: list[Test], rates: dict[str, list[float]]
 ) -> list[list[str]]:
     """All tables, as lines."""
-    reads = [
-        f"memory, {name}: {spread_text([rate / GB for rate in found])} GB/s"
-        for name, found in rates.items()
-        if found
-    ]
     engines = [f"{r.name}: {r.version}; {r.settings}" for r in results if r.version]
     parts = [
         engines,
         speed_table(results, tests),
         ratio_table(pairs(results, results[0].name), tests),
-        reads,
-        limit_table(results, tests, rates),
+        probe_lines(rates),
+        limit_table(results, tests, of_memory(rates)),
         cost_table(results, results[0]),
         failures(results),
     ]
