@@ -25,6 +25,7 @@ from edgec.target import list_targets, load_target
 from edgec.verification import repeat
 from endtoend.command import edgec
 from endtoend.small_model import SMALL, write_small_model
+from on_every_change import nightly_but
 from standin_tools import needs
 
 if TYPE_CHECKING:
@@ -92,13 +93,7 @@ AGAIN = NIGHTLY | {"android-adreno", "jetson-orin", "linux-arm64"}
 def each(nightly: set[str]) -> pytest.MarkDecorator:
     """All cases, those of some targets at night only."""
     return pytest.mark.parametrize(
-        "case",
-        [
-            pytest.param(
-                case, id=str(case), marks=[pytest.mark.nightly] if case.target in nightly else []
-            )
-            for case in CASES
-        ],
+        "case", nightly_but(lambda case: case.target not in nightly, CASES)
     )
 
 

@@ -20,6 +20,7 @@ from numerics.family_case import (
 )
 from numerics.family_cases import FamilyCase, model_type
 from numerics.tiny_models import build, save_random_model
+from on_every_change import nightly_but
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,13 +130,7 @@ def family_cases() -> list[FamilyCase]:
 NIGHTLY = {"mixtral"}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=[pytest.mark.nightly] if name in NIGHTLY else [])
-        for name in MODELS
-    ],
-)
+@pytest.fixture(scope="module", params=nightly_but(lambda name: name not in NIGHTLY, MODELS))
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder, stages = (tmp_path_factory.mktemp(name) for name in ("model", "stages"))
     return built_model(request.param, folder, stages)

@@ -15,6 +15,7 @@ from edgec.verification.tolerance import ROUNDED_TIMES
 from numerics.family_case import FLOAT16, FLOAT32, Case, check_halves, tokens_of
 from numerics.test_expert_families import stacked
 from numerics.tiny_models import CHUNK, SIZES, build, save_random_model
+from on_every_change import nightly_but
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,10 +63,7 @@ def groups_of(model: Any, quantization: dict[str, Any]) -> dict[int, int]:
     return groups
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.nightly] if "half" in name else []) for name in CASES],
-)
+@pytest.mark.parametrize("name", nightly_but(lambda name: "half" not in name, CASES))
 def test_it_is_as_far_from_no_rounding_as_torch_is(name: str, tmp_path: Path) -> None:
     import transformers  # noqa: PLC0415
 

@@ -16,6 +16,7 @@ from edgec.verification.statistics import Comparison
 from edgec.verification.tolerance import ROUNDED_TIMES
 from numerics.family_case import FLOAT16, FLOAT32, Case, check_halves, tokens_of
 from numerics.tiny_models import CHUNK, SIZES, build, save_random_model
+from on_every_change import nightly_but
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,13 +180,7 @@ LIBRARIES: dict[str, tuple[dict[str, Any], str, str, float]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "int8" else [pytest.mark.nightly])
-        for name in LIBRARIES
-    ],
-)
+@pytest.mark.parametrize("name", nightly_but("int8".__eq__, LIBRARIES))
 def test_a_library_loses_what_torch_does(name: str, tmp_path: Path) -> None:
     from transformers import AutoConfig  # noqa: PLC0415
 

@@ -11,6 +11,7 @@ from edgec.layouts.tensor_cache import TensorCache
 from edgec.target import load_target
 from numerics import tiny_models
 from numerics.tiny_models import CHUNK, Built, build, library_of, run_stages, save_random_model
+from on_every_change import nightly_but
 from standin_tools import needs
 
 if TYPE_CHECKING:
@@ -77,13 +78,7 @@ def stored_parts(folder: Path) -> int:
     return sum(name.startswith("model.embed_tokens.") for name in TensorCache(folder).names())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "tied q4f32_1" else [pytest.mark.nightly])
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", nightly_but("tied q4f32_1".__eq__, CASES))
 def test_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     vocabulary, tied, scheme, most, parts = CASES[name]
     folder = saved(tmp_path / "model", vocabulary, tied=tied)
