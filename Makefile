@@ -29,6 +29,9 @@ demo: $(VENV)/.user
 	@$(BIN)/edgec build tinypy
 	@$(BIN)/edgec run tinypy "$$PROMPT" --echo --max-tokens 110 --seed 1 --repetition-penalty 1.1
 
+# Workers share the processors already: PyTorch's threads of each would wait for those of the others.
+test test-all: export OMP_NUM_THREADS := 1
+
 test: $(VENV)/.dev
 	@sh ci/stand_ins.sh
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not nightly"
